@@ -1,0 +1,187 @@
+"""The flow's definition, checked by AWS's and the community's tools and by what neither of them sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.definitions import expressions, resources, state_machine, states, substitutions
+
+STATES = [pytest.param(name, state, id=name) for name, state in states(state_machine())]
+TASKS = [each for each in STATES if each.values[1]["Type"] == "Task"]  # type: ignore[index]
+
+# What `$states` holds (docs.aws.amazon.com, Step Functions, "Transforming data with JSONata").
+STATES_FIELDS = {"input", "result", "errorOutput", "context"}
+CONTEXT_FIELDS = {"Execution", "State", "StateMachine", "Task", "Map"}
+# JSONata's own functions that the flow uses; anything else after a dollar sign must be an assigned variable.
+FUNCTIONS = {"append", "exists", "fromMillis", "hash", "merge", "millis", "string", "substring"}
+
+
+def checked_by_node(script: str, *arguments: str) -> Any:
+    """Runs a script of tests/contract/node with the node and the packages that ./dev installed."""
+    here = Path(__file__).parent / "node"
+    modules = os.environ.get("NODE_PACKAGES")
+    node = os.environ.get("NODE_BIN")
+    if not modules or not node:
+        pytest.fail("NODE_BIN and NODE_PACKAGES are not set; run the tests with ./dev test")
+    # Modules are looked up from the script's own folder, so it is read where the packages are.
+    code = (here / script).read_text()
+    command = [node, "--input-type=module", "-", *arguments]
+    ended = subprocess.run(command, input=code, cwd=modules, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+def test_the_tools_find_nothing(tmp_path: Path) -> None:
+    definition = tmp_path / "definition.asl.json"
+    definition.write_text(json.dumps(state_machine()))
+    assert checked_by_node("check_state_machine.mjs", str(definition)) == []
+
+
+def test_the_tools_find_a_mistake(tmp_path: Path) -> None:
+    """A check that cannot fail proves nothing."""
+    broken = json.loads(json.dumps(state_machine()))
+    broken["States"]["PlanRun"]["Next"] = "Nowhere"
+    broken["States"]["Receive"]["Assign"]["run"] = "{% $states.input( %}"
+    definition = tmp_path / "definition.asl.json"
+    definition.write_text(json.dumps(broken))
+    problems = "\n".join(checked_by_node("check_state_machine.mjs", str(definition)))
+    assert "language service" in problems
+    assert "existing state" in problems
+    assert "jsonata: States/Receive" in problems
+
+
+@pytest.mark.parametrize(("name", "state"), TASKS)
+def test_every_task_has_a_time_limit(name: str, state: dict[str, Any]) -> None:
+    assert "TimeoutSeconds" in state
+
+
+def test_the_machine_itself_has_a_time_limit() -> None:
+    assert isinstance(state_machine()["TimeoutSeconds"], int)
+
+
+@pytest.mark.parametrize(("name", "state"), [each for each in STATES if each.values[1]["Type"] == "Choice"])  # type: ignore[index]
+def test_every_choice_has_a_default(name: str, state: dict[str, Any]) -> None:
+    assert "Default" in state
+
+
+@pytest.mark.parametrize(("name", "state"), TASKS)
+def test_every_retry_backs_off_with_a_cap_and_full_jitter(name: str, state: dict[str, Any]) -> None:
+    assert state["Retry"]
+    for retry in state["Retry"]:
+        assert retry["JitterStrategy"] == "FULL"
+        assert retry["BackoffRate"] > 1
+        assert retry["MaxDelaySeconds"] <= 60
+        assert retry["MaxAttempts"] <= 20
+
+
+def _successors(state: dict[str, Any]) -> set[str]:
+    following = {state[key] for key in ("Next", "Default") if key in state}
+    following |= {each["Next"] for each in state.get("Choices", [])}
+    return following | {each["Next"] for each in state.get("Catch", [])}
+
+
+def _kinds_of_mail(name: str, state: dict[str, Any]) -> bool:
+    if state["Type"] != "Task":
+        return False
+    return state["Resource"].endswith("sns:publish") or "NotifyFunction" in str(state["Arguments"])
+
+
+def test_no_way_to_a_failed_execution_goes_round_the_mail() -> None:
+    """From the start to any Fail state, every path passes a state that mails the ending."""
+    machine = state_machine()["States"]
+    endings = {name for name, state in machine.items() if _kinds_of_mail(name, state) and name != "TellStarted"}
+    seen, todo = set(), ["Receive"]
+    while todo:
+        name = todo.pop()
+        if name in seen or name in endings:
+            continue
+        seen.add(name)
+        todo += _successors(machine[name])
+    assert not [name for name in seen if machine[name]["Type"] in ("Fail", "Succeed")]
+
+
+@pytest.mark.parametrize(("name", "state"), [each for each in TASKS if each.values[0] != "InspectShard"])
+def test_every_task_catches_everything(name: str, state: dict[str, Any]) -> None:
+    assert state["Catch"][-1]["ErrorEquals"] == ["States.ALL"]
+
+
+@pytest.mark.parametrize(("name", "state"), STATES)
+def test_expressions_use_only_what_exists(name: str, state: dict[str, Any]) -> None:
+    assigned = {
+        variable
+        for _, each in states(state_machine())
+        for holder in (each, *each.get("Catch", []), *each.get("Choices", []))
+        for variable in holder.get("Assign", {})
+    }
+    caught = {key: value for key, value in state.items() if key == "Catch"}
+    rest = {key: value for key, value in state.items() if key not in ("Catch", "ItemProcessor")}
+    for part, allowed in ((rest, STATES_FIELDS - {"errorOutput"}), (caught, STATES_FIELDS - {"result"})):
+        for expression in expressions(part):
+            assert set(re.findall(r"\$states\.(\w+)", expression)) <= allowed, expression
+            assert set(re.findall(r"\$states\.context\.(\w+)", expression)) <= CONTEXT_FIELDS, expression
+            names = set(re.findall(r"\$(\w+)", expression)) - {"states"}
+            assert names - FUNCTIONS <= assigned, f"{expression}: {names - FUNCTIONS - assigned} never assigned"
+
+
+@pytest.mark.parametrize(("name", "state"), STATES)
+def test_a_variable_is_assigned_on_every_way_to_its_use(name: str, state: dict[str, Any]) -> None:
+    """Walks every way from the start; a variable that one way leaves out would end the execution at run time."""
+    machine = state_machine()["States"]
+    if name not in machine:
+        return
+    certain: dict[str, set[str]] = {"Receive": set()}
+    todo = ["Receive"]
+    while todo:
+        current = todo.pop()
+        for following, assigned in _ways_out(machine[current]):
+            known = certain[current] | assigned
+            merged = known & certain[following] if following in certain else known
+            if following not in certain or merged != certain[following]:
+                certain[following] = merged
+                todo.append(following)
+    own = {key: value for key, value in state.items() if key != "ItemProcessor"}
+    used = {each for text in expressions(own) for each in re.findall(r"\$(\w+)", text)} - {"states"} - FUNCTIONS
+    assert used <= certain[name], f"{used - certain[name]} may be unassigned here"
+
+
+def _ways_out(state: dict[str, Any]) -> list[tuple[str, set[str]]]:
+    own = set(state.get("Assign", {}))
+    ways = [(state[key], own) for key in ("Next", "Default") if key in state]
+    ways += [(each["Next"], set(each.get("Assign", {}))) for each in state.get("Choices", [])]
+    return ways + [(each["Next"], set(each.get("Assign", {}))) for each in state.get("Catch", [])]
+
+
+def test_the_watcher_is_handed_the_task_token() -> None:
+    for name, state in states(state_machine()):
+        if state.get("Resource", "").endswith(".waitForTaskToken"):
+            assert "$states.context.Task.Token" in json.dumps(state["Arguments"]), name
+
+
+def test_the_template_substitutes_exactly_what_the_definition_expects() -> None:
+    (machine,) = resources("AWS::Serverless::StateMachine").values()
+    assert set(machine["DefinitionSubstitutions"]) == substitutions()
+
+
+def test_no_account_region_or_arn_is_written_out() -> None:
+    text = (Path(__file__).parents[2] / "statemachine" / "fine_tuning.asl.yaml").read_text()
+    literal = [arn for arn in re.findall(r"arn:aws[^\s\"']*", text) if not arn.startswith("arn:aws:states:::")]
+    assert literal == []
+
+
+def test_a_one_hour_run_takes_fewer_than_60_transitions() -> None:
+    """A dataset of 1,000 images, settled after one wait, an image that is there, an hour of training."""
+    template_defaults = {"WatchIntervalSeconds": 600, "ShardSize": 200}
+    before_inspection = len(["Receive", "TakeInventory", "IsUploadComplete", "WaitForUpload"]) + 2
+    shards = -(-2 * 1000 // template_defaults["ShardSize"])
+    inspection = 1 + shards
+    until_start = len(["PlanRun", "IsAccepted", "ResolveImage", "IsImageReady", "ClaimIdentity", "IsClaimed"]) + 2
+    watching = -(-3600 // template_defaults["WatchIntervalSeconds"]) + 1
+    ending = len(["HowDidTrainingEnd", "VerifyModel", "TellCompleted", "Completed"])
+    assert before_inspection + inspection + until_start + watching + ending < 60
