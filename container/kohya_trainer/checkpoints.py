@@ -1,0 +1,89 @@
+"""Trainer states below checkpoints/, in two alternating slots; a marker with every file's hash is written
+last.
+
+SageMaker copies the folder to S3 while it changes, and restores whatever arrived there. So a slot without
+its marker, or with a file that differs from it, does not exist.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kohya_trainer.staging import sha256_of
+
+SLOTS = ("slot-a", "slot-b")
+MARKER = "complete.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete state. `step` counts the whole run; `batches_per_epoch` and `total` are what the trainer
+    announced.
+    """
+
+    state: Path
+    step: int
+    total: int
+    batches_per_epoch: int
+    fingerprint: str
+
+
+def fingerprint(options: Mapping[str, Any], dataset: str) -> str:
+    """Identifies what is being trained: a state of other options or another dataset must not be continued."""
+    text = json.dumps([dict(options), dataset], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class CheckpointStore:
+    """Keeps the newest states of one run."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._folder = folder
+        self._fingerprint = fingerprint
+
+    def complete(self) -> list[Checkpoint]:
+        """Whole states of this very run, newest first."""
+        found = [checkpoint for slot in SLOTS if (checkpoint := _read(self._folder / slot))]
+        mine = [checkpoint for checkpoint in found if checkpoint.fingerprint == self._fingerprint]
+        return sorted(mine, key=lambda checkpoint: checkpoint.step, reverse=True)
+
+    def keep(self, state: Path, step: int, total: int, batches_per_epoch: int) -> Checkpoint:
+        """Moves a finished state folder into the slot that does not hold the newest state."""
+        newest = next(iter(self.complete()), None)
+        slot = next(
+            self._folder / name for name in SLOTS if not newest or self._folder / name != newest.state.parent
+        )
+        (slot / MARKER).unlink(missing_ok=True)
+        shutil.rmtree(slot, ignore_errors=True)
+        slot.mkdir(parents=True)
+        kept = slot / "state"
+        shutil.move(state, kept)
+        checkpoint = Checkpoint(kept, step, total, batches_per_epoch, self._fingerprint)
+        files = {
+            path.relative_to(kept).as_posix(): sha256_of(path)
+            for path in sorted(kept.rglob("*"))
+            if path.is_file()
+        }
+        content = {**asdict(checkpoint), "state": kept.name, "files": files}
+        partial = slot / f"{MARKER}.partial"
+        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        partial.replace(slot / MARKER)
+        return checkpoint
+
+
+def _read(slot: Path) -> Checkpoint | None:
+    try:
+        content = json.loads((slot / MARKER).read_bytes())
+        state = slot / "state"
+        if not content["files"]:
+            return None
+        if any(sha256_of(state / name) != digest for name, digest in content["files"].items()):
+            return None
+        numbers = {name: int(content[name]) for name in ("step", "total", "batches_per_epoch")}
+        return Checkpoint(state=state, fingerprint=str(content["fingerprint"]), **numbers)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None

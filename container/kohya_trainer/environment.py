@@ -1,0 +1,156 @@
+"""SageMaker's /opt/ml contract, read once from environment variables and SageMaker's own files.
+
+Source: docs of SageMaker's "Run your own training container". The root is TRAINING_ROOT, so that a run
+needs no /opt/ml.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kohya_trainer.errors import InvalidConfigurationError
+
+DEFAULT_KOHYA_VERSION = "v25.2.2"
+# The CPU stand-in names itself with this file, so that a machine with GPUs rehearses without accelerate.
+REHEARSAL_MARKER = "REHEARSAL.md"
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders below the training root; `work` is this package's own and never uploaded."""
+
+    root: Path
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "input" / "data" / "dataset"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "input" / "data" / "config"
+
+    @property
+    def base_model(self) -> Path:
+        return self.root / "input" / "data" / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def failure(self) -> Path:
+        return self.root / "output" / "failure"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to train on. `hosts` are in SageMaker's order; the first is the main one."""
+
+    gpus: tuple[str, ...]
+    cpus: int
+    hosts: tuple[str, ...]
+    current_host: str
+    python: str
+
+    @property
+    def rank(self) -> int:
+        return self.hosts.index(self.current_host)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Everything that a run is told from outside, typed."""
+
+    folders: Folders
+    machine: Machine
+    kohya_home: Path
+    kohya_version: str
+    image: str | None
+    run_id: str | None
+    tokenizer_cache: Path | None
+    rehearsal: bool
+
+
+def read_environment(variables: Mapping[str, str]) -> Environment:
+    """Raises InvalidConfigurationError when KOHYA_HOME is missing or one of SageMaker's files is not JSON."""
+    folders = Folders(Path(variables.get("TRAINING_ROOT") or "/opt/ml").absolute())
+    home = variables.get("KOHYA_HOME")
+    if not home:
+        raise InvalidConfigurationError(
+            "KOHYA_HOME is not set.", "Set it to the folder of kohya_ss; the training image does so."
+        )
+    settings = folders.root / "input" / "config"
+    hyperparameters = {
+        name: _unquoted(value) for name, value in _json(settings / "hyperparameters.json").items()
+    }
+    rehearsal = (Path(home) / REHEARSAL_MARKER).is_file()
+    tokenizers = variables.get("TOKENIZER_CACHE_DIR")
+    return Environment(
+        folders=folders,
+        machine=_machine(_json(settings / "resourceconfig.json"), gpus=() if rehearsal else visible_gpus()),
+        kohya_home=Path(home).absolute(),
+        kohya_version=variables.get("KOHYA_VERSION") or DEFAULT_KOHYA_VERSION,
+        image=hyperparameters.get("image") or variables.get("IMAGE_DIGEST") or None,
+        run_id=hyperparameters.get("run_id") or None,
+        tokenizer_cache=Path(tokenizers) if tokenizers and Path(tokenizers).is_dir() else None,
+        rehearsal=rehearsal,
+    )
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """One line of `nvidia-smi -L` a GPU; empty where there is no driver."""
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return tuple(line.strip() for line in listed.stdout.splitlines() if line.startswith("GPU "))
+
+
+def _machine(resources: Mapping[str, Any], gpus: tuple[str, ...]) -> Machine:
+    current = str(resources.get("current_host", "algo-1"))
+    hosts = tuple(str(host) for host in resources.get("hosts", [])) or (current,)
+    if current not in hosts:
+        raise InvalidConfigurationError(
+            f"resourceconfig.json names the host {current}, which is not in its list of hosts.",
+            "Start the training job again.",
+        )
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Machine(gpus=gpus, cpus=cpus, hosts=hosts, current_host=current, python=sys.executable)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A missing file is an empty object: outside SageMaker there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InvalidConfigurationError(
+            f"{path.name} is not JSON.", "Start the training job again."
+        ) from error
+    if not isinstance(content, dict):
+        raise InvalidConfigurationError(f"{path.name} is not a JSON object.", "Start the training job again.")
+    return content
+
+
+def _unquoted(value: Any) -> str:
+    """The SageMaker SDK encodes hyperparameters as JSON strings, the API does not: both must read the
+    same.
+    """
+    text = str(value)
+    if len(text) >= 2 and text.startswith('"') and text.endswith('"'):
+        return str(json.loads(text))
+    return text

@@ -1,0 +1,166 @@
+"""Why a run failed, in one plain sentence with one remedy, and the file in which SageMaker looks for it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kohya_trainer.errors import TrainerFailedError, TrainingError
+
+# SageMaker shows the first 1,024 characters of the file; log lines come after the cause and are cut there.
+LONGEST_CAUSE = 500
+LINES_KEPT = 30
+SIGKILL_CODES = (-9, 137)
+
+
+@dataclass(frozen=True)
+class FailureClass:
+    """`pattern` is looked for in the trainer's last lines; its first group, if any, fills `{detail}`."""
+
+    kind: str
+    pattern: str
+    cause: str
+    remedy: str
+
+
+# In the order in which they are tried: what names the reason comes before what merely follows from it.
+CLASSES = (
+    FailureClass(
+        "out-of-gpu-memory",
+        r"OutOfMemoryError|CUDA out of memory|CUBLAS_STATUS_ALLOC_FAILED|HIP out of memory",
+        "The GPU ran out of memory.",
+        "Halve train_batch_size, set gradient_checkpointing = true, or choose a larger GPU.",
+    ),
+    FailureClass(
+        "out-of-host-memory",
+        r"DefaultCPUAllocator: can't allocate memory|^MemoryError|Cannot allocate memory"
+        r"|numpy\S*_ArrayMemoryError|Signals\.SIGKILL|exitcode\s*: -9",
+        "The machine ran out of memory.",
+        "Lower max_data_loader_n_workers or choose an instance with more memory.",
+    ),
+    FailureClass(
+        "disk-full",
+        r"No space left on device|Disk quota exceeded",
+        "The training volume is full.",
+        "Raise TrainingVolumeSizeInGB or save fewer states and models.",
+    ),
+    FailureClass(
+        "corrupt-image",
+        r"(?:cannot identify image file|(?:error loading|failed to load) image:?) ['\"]?(?P<detail>[^'\"\n]+)"
+        r"|image file is truncated|broken data stream|DecompressionBombError",
+        "An image cannot be read{detail}.",
+        "Replace that image and drop the dataset again.",
+    ),
+    FailureClass(
+        "base-model",
+        r"GatedRepoError|RepositoryNotFoundError|RevisionNotFoundError|EntryNotFoundError|401 Client Error"
+        r"|403 Client Error|is not a local folder and is not a valid model identifier"
+        r"|model is not found as a file",
+        "The base model cannot be loaded: it does not exist or is gated.",
+        "Check its name, or put the model under models/ in the bucket and name it as base_model.",
+    ),
+    FailureClass(
+        "corrupt-base-model",
+        r"SafetensorError|HeaderTooLarge|MetadataIncompleteBuffer|Error\(s\) in loading state_dict",
+        "A weights file is damaged or is not of SDXL.",
+        "Upload the base model again and check that it is an SDXL checkpoint in .safetensors.",
+    ),
+    FailureClass(
+        "no-network",
+        r"Name or service not known|Temporary failure in name resolution|Max retries exceeded|ConnectTimeout"
+        r"|NewConnectionError|LocalEntryNotFoundError|couldn't connect to 'https|OfflineModeIsEnabled",
+        "The model hub cannot be reached.",
+        "Put the base model under models/ in the bucket, name it as base_model, or give the job a network.",
+    ),
+    FailureClass(
+        "no-data",
+        r"No data found",
+        "The trainer found no images.",
+        "Put the images into a folder named <repeats>_<words>, such as 10_sks cat.",
+    ),
+    FailureClass(
+        "not-finite",
+        r"NaN detected|loss is nan",
+        "The loss stopped being a number.",
+        "Lower learning_rate, or use mixed_precision = bf16 and no_half_vae = true.",
+    ),
+    FailureClass(
+        "gpu-fault",
+        r"no CUDA-capable device|CUDA driver version is insufficient|uncorrectable ECC"
+        r"|illegal memory access|NCCL error",
+        "The GPU or its driver failed.",
+        "Start the run again; if it fails again, choose another instance type.",
+    ),
+    FailureClass(
+        "bad-config",
+        r"(?:error: (?:argument|unrecognized|the following))|(?P<detail>AssertionError: [^\n]{0,200})"
+        r"|invalid literal for|should be greater than initial step|TomlDecodeError",
+        "Kohya refuses the configuration{detail}.",
+        "Correct the option that the log lines name.",
+    ),
+)
+
+
+def diverged(step: int, loss: float) -> TrainerFailedError:
+    """The watch saw a loss that is not finite."""
+    return TrainerFailedError(
+        "not-finite",
+        f"The loss stopped being a number ({loss}) at step {step}.",
+        "Lower learning_rate, or use mixed_precision = bf16 and no_half_vae = true.",
+    )
+
+
+def interrupted(step: int) -> TrainerFailedError:
+    """SageMaker, or a person, ended the job."""
+    return TrainerFailedError(
+        "interrupted",
+        f"The training was interrupted after step {step}.",
+        "Start it again with the same checkpoints to go on from the last saved state.",
+    )
+
+
+def classify(code: int, lines: Sequence[str]) -> TrainerFailedError:
+    """The error for a trainer that ended with `code` and without a model, by its last lines."""
+    text = "\n".join(lines)
+    for known in CLASSES:
+        if match := re.search(known.pattern, text, re.MULTILINE):
+            detail = match.groupdict().get("detail")
+            cause = known.cause.format(detail=f" ({_short(detail)})" if detail else "")
+            return TrainerFailedError(known.kind, cause, known.remedy)
+    if code in SIGKILL_CODES:
+        return TrainerFailedError(
+            "out-of-host-memory",
+            "The trainer was killed, most likely because the machine ran out of memory.",
+            "Lower max_data_loader_n_workers or choose an instance with more memory.",
+        )
+    if code != 0:
+        last = next(
+            (line for line in reversed(lines) if re.match(r"\s*[\w.]*(?:Error|Exception)\b", line)), ""
+        )
+        return TrainerFailedError(
+            "trainer-crash",
+            f"The trainer ended with exit code {code}{f' ({_short(last.strip())})' if last else ''}.",
+            "Read the last log lines; correct the option or file that they name.",
+        )
+    return TrainerFailedError(
+        "unknown",
+        "The trainer ended without an error and without a model.",
+        "Read the last log lines and report them if they do not explain it.",
+    )
+
+
+def from_os_error(error: OSError) -> TrainingError:
+    """An error of the file system outside the trainer."""
+    return classify(1, [str(error)])
+
+
+def write_failure(path: Path, error: TrainingError, lines: Sequence[str]) -> None:
+    """One sentence, one remedy, then the last log lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = f"{error.cause[:LONGEST_CAUSE]}\nRemedy: {error.remedy[:LONGEST_CAUSE]}\n"
+    tail = "\n".join(lines[-LINES_KEPT:])
+    path.write_text(head + (f"\nLast lines:\n{tail}\n" if tail else ""), encoding="utf-8")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "..."

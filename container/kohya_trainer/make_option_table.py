@@ -1,0 +1,56 @@
+"""Writes the option table of the Kohya that KOHYA_HOME holds: `python -m kohya_trainer.make_option_table
+v26.0.0`.
+
+It must run where the trainer's packages are installed, that is inside the image, because it asks the
+trainer's own parser.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from kohya_trainer.command import entry_point
+from kohya_trainer.options import TABLES
+
+
+def describe(parser: argparse.ArgumentParser) -> dict[str, dict[str, Any]]:
+    """Name → {"type", "choices"?, "default"?, "nargs"?, "flags"}, sorted by name."""
+    options: dict[str, dict[str, Any]] = {}
+    for action in parser._actions:  # argparse has no public list of its options
+        if isinstance(action, argparse._HelpAction):
+            continue
+        flag = action.nargs == 0
+        entry: dict[str, Any] = {"type": "flag" if flag else getattr(action.type, "__name__", "str")}
+        if action.choices is not None:
+            entry["choices"] = list(action.choices)
+        if action.default is not None and not flag and isinstance(action.default, str | int | float | list):
+            entry["default"] = action.default
+        if action.nargs and not flag:
+            entry["nargs"] = action.nargs
+        entry["flags"] = list(action.option_strings)
+        options[action.dest] = entry
+    return dict(sorted(options.items()))
+
+
+def main(version: str) -> int:
+    """Prints the path of the table it wrote."""
+    script = entry_point(Path(os.environ["KOHYA_HOME"]))
+    sys.path.insert(0, str(script.parent))
+    trainer = importlib.import_module(script.stem)
+    table = {
+        "trainer": script.name,
+        "version": f"kohya_ss-{version}",
+        "options": describe(trainer.setup_parser()),
+    }
+    path = TABLES / f"kohya_ss-{version}.json"
+    path.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,80 @@
+"""The base model: out of the model channel without a network, or as the hub's at a pinned revision."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kohya_trainer.base_model import load_base_model
+from kohya_trainer.environment import Environment, read_environment
+from kohya_trainer.errors import BaseModelError, InvalidConfigurationError, TrainerFailedError
+from kohya_trainer.inputs import BaseModel
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    (tmp_path / "kohya").mkdir()
+    (tmp_path / "ml" / "input" / "data" / "model").mkdir(parents=True)
+    made = read_environment({"TRAINING_ROOT": str(tmp_path / "ml"), "KOHYA_HOME": str(tmp_path / "kohya")})
+    return replace(made, rehearsal=False)
+
+
+@pytest.mark.parametrize("file", ["sdxl.safetensors", None])
+def test_a_channels_file_is_used_offline_and_its_digest_recorded(
+    environment: Environment, file: str | None
+) -> None:
+    path = environment.folders.base_model / "sdxl.safetensors"
+    path.write_bytes(b"weights")
+
+    loaded = load_base_model(BaseModel("channel", file=file), None, environment)
+
+    assert loaded.name == str(path)
+    assert loaded.record["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert loaded.variables == {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+@pytest.mark.parametrize("file", ["other.safetensors", "sdxl.ckpt"])
+def test_a_missing_file_or_a_pickle_is_refused(environment: Environment, file: str) -> None:
+    (environment.folders.base_model / "sdxl.ckpt").touch()
+
+    with pytest.raises(BaseModelError, match=file):
+        load_base_model(BaseModel("channel", file=file), None, environment)
+
+
+def test_a_name_without_a_revision_is_left_to_kohya(environment: Environment) -> None:
+    assert load_base_model(BaseModel("hub", id="a/b"), None, environment).name == "a/b"
+    assert load_base_model(None, "c/d", environment).name == "c/d"
+
+
+def test_a_hub_that_cannot_be_asked_is_a_classified_failure(environment: Environment) -> None:
+    broken = replace(environment, machine=replace(environment.machine, python="false"))
+
+    with pytest.raises(TrainerFailedError) as failure:
+        load_base_model(BaseModel("hub", id="a/b", revision="1"), None, broken)
+
+    assert failure.value.kind == "trainer-crash"
+
+
+def test_sagemakers_files_are_read_in_both_spellings(tmp_path: Path) -> None:
+    settings = tmp_path / "input" / "config"
+    settings.mkdir(parents=True)
+    (settings / "hyperparameters.json").write_text('{"run_id": "cats-1", "image": "\\"a@sha256:b\\""}')
+    (settings / "resourceconfig.json").write_text('{"current_host": "algo-2", "hosts": ["algo-1", "algo-2"]}')
+
+    found = read_environment(
+        {"TRAINING_ROOT": str(tmp_path), "KOHYA_HOME": "/kohya", "IMAGE_DIGEST": "other"}
+    )
+
+    assert (found.run_id, found.image, found.machine.rank) == ("cats-1", "a@sha256:b", 1)
+    assert found.kohya_version == "v25.2.2"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"current_host": "algo-9", "hosts": ["algo-1"]}'])
+def test_a_broken_file_of_sagemakers_is_told_as_such(tmp_path: Path, content: str) -> None:
+    settings = tmp_path / "input" / "config"
+    settings.mkdir(parents=True)
+    (settings / "resourceconfig.json").write_text(content)
+
+    with pytest.raises(InvalidConfigurationError, match=r"resourceconfig\.json"):
+        read_environment({"TRAINING_ROOT": str(tmp_path), "KOHYA_HOME": "/kohya"})

@@ -1,0 +1,65 @@
+"""States in two slots: only whole ones of the same run count."""
+
+from pathlib import Path
+
+import pytest
+
+from kohya_trainer.checkpoints import MARKER, CheckpointStore, fingerprint
+
+
+def state(folder: Path, content: str) -> Path:
+    place = folder / f"cats-step{content:0>8}-state"
+    place.mkdir(parents=True)
+    (place / "model.safetensors").write_text(content, encoding="utf-8")
+    (place / "optimizer.bin").write_text(content * 2, encoding="utf-8")
+    return place
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    made = CheckpointStore(tmp_path / "checkpoints", "run")
+    for step in (10, 20, 30):
+        made.keep(state(tmp_path / "output", str(step)), step, 120, 40)
+    return made
+
+
+def test_the_two_newest_states_are_kept_newest_first(store: CheckpointStore, tmp_path: Path) -> None:
+    assert [checkpoint.step for checkpoint in store.complete()] == [30, 20]
+    assert (store.complete()[0].state / "model.safetensors").read_text(encoding="utf-8") == "30"
+    assert list((tmp_path / "output").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda slot: (slot / MARKER).unlink(),
+        lambda slot: (slot / MARKER).write_text('{"step": 30', encoding="utf-8"),
+        lambda slot: (slot / MARKER).write_text("[]", encoding="utf-8"),
+        lambda slot: (slot / "state" / "optimizer.bin").unlink(),
+        lambda slot: (slot / "state" / "optimizer.bin").write_text("half", encoding="utf-8"),
+    ],
+)
+def test_a_half_written_state_does_not_exist(store: CheckpointStore, spoil: object) -> None:
+    assert callable(spoil)
+    spoil(store.complete()[0].state.parent)
+
+    assert [checkpoint.step for checkpoint in store.complete()] == [20]
+
+
+def test_a_spoilt_slot_is_the_one_that_is_written_next(store: CheckpointStore, tmp_path: Path) -> None:
+    (store.complete()[0].state.parent / MARKER).unlink()
+
+    store.keep(state(tmp_path / "output", "40"), 40, 120, 40)
+
+    assert [checkpoint.step for checkpoint in store.complete()] == [40, 20]
+
+
+def test_a_state_of_another_run_is_not_offered(store: CheckpointStore, tmp_path: Path) -> None:
+    assert CheckpointStore(tmp_path / "checkpoints", "another").complete() == []
+
+
+def test_the_fingerprint_tells_options_and_datasets_apart() -> None:
+    prints = {fingerprint({"seed": 1}, "a"), fingerprint({"seed": 2}, "a"), fingerprint({"seed": 1}, "b")}
+
+    assert len(prints) == 3
+    assert fingerprint({"a": 1, "b": 2}, "x") == fingerprint({"b": 2, "a": 1}, "x")

@@ -1,0 +1,99 @@
+"""Every class of failure, by log lines as the programs really write them."""
+
+from pathlib import Path
+
+import pytest
+
+from kohya_trainer.errors import InvalidConfigurationError
+from kohya_trainer.failure import CLASSES, LINES_KEPT, classify, from_os_error, write_failure
+
+LOGS = {
+    "out-of-gpu-memory": [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 320.00 MiB.",
+        "torch.cuda.OutOfMemoryError: CUDA out of memory.",
+    ],
+    "out-of-host-memory": [
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory",
+        "MemoryError",
+        "subprocess.CalledProcessError: Command '[...]' died with <Signals.SIGKILL: 9>.",
+        "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 12.0 GiB",
+    ],
+    "disk-full": ["OSError: [Errno 28] No space left on device: '/opt/ml/work/output'"],
+    "corrupt-image": [
+        "PIL.UnidentifiedImageError: cannot identify image file '/opt/ml/work/dataset/train/10_cat/a b.jpg'",
+        "OSError: image file is truncated (12 bytes not processed)",
+    ],
+    "base-model": [
+        "huggingface_hub.errors.GatedRepoError: 401 Client Error. (Request ID: Root=1)",
+        "OSError: a/b is not a local folder and is not a valid model identifier",
+    ],
+    "corrupt-base-model": [
+        "safetensors_rust.SafetensorError: Error while deserializing header: HeaderTooLarge"
+    ],
+    "no-network": [
+        "requests.exceptions.ConnectionError: HTTPSConnectionPool: Max retries exceeded",
+        "socket.gaierror: [Errno -2] Name or service not known",
+    ],
+    "no-data": ["ERROR No data found. Please verify arguments"],
+    "not-finite": ["RuntimeError: NaN detected in latents: /opt/ml/work/dataset/train/10_cat/a.jpg"],
+    "gpu-fault": ["RuntimeError: CUDA error: an illegal memory access was encountered"],
+    "bad-config": [
+        "sdxl_train_network.py: error: argument --seed: invalid int value: 'x'",
+        "AssertionError: network for Text Encoder cannot be trained with caching Text Encoder outputs",
+        "ValueError: invalid literal for int() with base 10: '1e3'",
+    ],
+}
+
+
+def test_every_class_has_a_log_that_provokes_it() -> None:
+    assert set(LOGS) == {known.kind for known in CLASSES}
+
+
+@pytest.mark.parametrize(("kind", "line"), [(kind, line) for kind, lines in LOGS.items() for line in lines])
+def test_a_log_is_classified(kind: str, line: str) -> None:
+    error = classify(1, ["loading the model", line, "Traceback ends"])
+
+    assert error.kind == kind
+    assert error.cause.endswith(".")
+    assert "{" not in error.cause
+    assert error.remedy.endswith(".")
+
+
+def test_the_image_and_the_assertion_are_named() -> None:
+    assert "10_cat/a b.jpg" in classify(1, LOGS["corrupt-image"][:1]).cause
+    assert "cannot be trained with caching" in classify(1, LOGS["bad-config"][1:2]).cause
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "kind"),
+    [
+        (-9, ["steps 12"], "out-of-host-memory"),
+        (137, [], "out-of-host-memory"),
+        (1, ["KeyError: 'x'"], "trainer-crash"),
+        (-11, [], "trainer-crash"),
+        (0, ["all is well"], "unknown"),
+    ],
+)
+def test_without_a_known_line_the_exit_code_decides(code: int, lines: list[str], kind: str) -> None:
+    assert classify(code, lines).kind == kind
+
+
+def test_the_reason_wins_over_what_follows_from_it() -> None:
+    lines = [*LOGS["out-of-gpu-memory"], *LOGS["out-of-host-memory"], "AssertionError: later"]
+
+    assert classify(1, lines).kind == "out-of-gpu-memory"
+
+
+def test_a_full_disk_outside_the_trainer_is_classified_too() -> None:
+    assert from_os_error(OSError(28, "No space left on device")).kind == "disk-full"
+
+
+def test_the_file_begins_with_cause_and_remedy_within_what_sagemaker_shows(tmp_path: Path) -> None:
+    path = tmp_path / "output" / "failure"
+    error = InvalidConfigurationError("c" * 5000, "r" * 5000)
+
+    write_failure(path, error, [f"line {number}" for number in range(100)])
+
+    text = path.read_text(encoding="utf-8")
+    assert "Remedy: r" in text[:1024]
+    assert text.splitlines()[-LINES_KEPT:] == [f"line {number}" for number in range(70, 100)]

@@ -1,0 +1,144 @@
+"""What is refused as a model, each by one spoilt detail of a good one."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from kohya_trainer.errors import UnprovedModelError
+from kohya_trainer.model_proof import prove
+
+OPTIONS = {
+    "network_module": "networks.lora",
+    "network_dim": 8,
+    "network_alpha": 4.0,
+    "network_train_unet_only": True,
+}
+UNET = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"
+Tensors = dict[str, Any]
+
+
+def good() -> Tensors:
+    rng = np.random.default_rng(0)
+    return {
+        f"{UNET}.lora_down.weight": rng.standard_normal((8, 64)).astype(np.float16),
+        f"{UNET}.lora_up.weight": rng.standard_normal((64, 8)).astype(np.float16),
+        f"{UNET}.alpha": np.asarray(4.0, dtype=np.float16),
+    }
+
+
+def written(folder: Path, tensors: Tensors) -> Path:
+    path = folder / "cats.safetensors"
+    save_file(tensors, path, metadata={"rehearsal": "true"})
+    return path
+
+
+def test_a_trained_lora_is_proved(tmp_path: Path) -> None:
+    model = prove(written(tmp_path, good()), OPTIONS)
+
+    assert (model.tensors, model.modules, model.rank) == (3, 1, 8)
+    assert model.up_norm > 1
+    assert model.metadata == {"rehearsal": "true"}
+
+
+def spoil(name: str, change: Callable[[Any], Any]) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {**tensors, name: change(tensors[name])}
+
+
+def with_value(value: float) -> Callable[[Any], Any]:
+    def change(array: Any) -> Any:
+        copy = array.copy()
+        copy.flat[3] = value
+        return copy
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda tensors: {
+                name: np.zeros_like(array) for name, array in tensors.items() if "alpha" not in name
+            },
+            "zero",
+        ),
+        (spoil(f"{UNET}.lora_up.weight", np.zeros_like), "up-weights of the model are zero"),
+        (
+            spoil(f"{UNET}.lora_up.weight", lambda array: np.full(array.shape, 1e-9, np.float32)),
+            "hardly moved",
+        ),
+        (spoil(f"{UNET}.lora_up.weight", with_value(np.nan)), "not finite"),
+        (spoil(f"{UNET}.lora_down.weight", with_value(np.inf)), "not finite"),
+        (spoil(f"{UNET}.lora_down.weight", lambda array: array[:4].copy()), "rank 4, configured is 8"),
+        (spoil(f"{UNET}.alpha", lambda array: np.asarray(8.0, dtype=np.float16)), "is 8, configured is 4"),
+        (
+            lambda tensors: {name: array for name, array in tensors.items() if "down" not in name},
+            "has no .lora_down",
+        ),
+        (
+            lambda tensors: {name.replace("unet", "te1"): array for name, array in tensors.items()},
+            "no module of the U-Net",
+        ),
+        (lambda tensors: {**tensors, "model.diffusion_model.weight": np.ones(3)}, "is no LoRA of SDXL"),
+        (lambda tensors: {}, "no tensors"),
+    ],
+)
+def test_a_spoilt_model_is_refused(tmp_path: Path, change: Callable[[Tensors], Tensors], words: str) -> None:
+    with pytest.raises(UnprovedModelError, match=words):
+        prove(written(tmp_path, change(good())), OPTIONS)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, -1])
+def test_a_file_cut_short_is_refused(tmp_path: Path, keep: int) -> None:
+    path = written(tmp_path, good())
+    path.write_bytes(path.read_bytes()[:keep])
+
+    with pytest.raises(UnprovedModelError, match="cannot be opened"):
+        prove(path, OPTIONS)
+
+
+def write_bfloat16(path: Path, tensors: Tensors) -> None:
+    """numpy has no bfloat16: the format's length, JSON header and data are written by hand."""
+    header, data = {}, b""
+    for name, values in tensors.items():
+        array = np.asarray(values, dtype=np.float32)
+        content = (array.view(np.uint32) >> 16).astype("<u2").tobytes()
+        offsets = [len(data), len(data) + len(content)]
+        header[name] = {"dtype": "BF16", "shape": list(array.shape), "data_offsets": offsets}
+        data += content
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+@pytest.mark.parametrize("last", [2.0, np.nan])
+def test_bfloat16_is_read_as_the_numbers_it_holds(tmp_path: Path, last: float) -> None:
+    up = np.ones((4, 8))
+    up[-1, -1] = last
+    path = tmp_path / "bfloat16.safetensors"
+    named = {"lora_down.weight": np.ones((8, 4)), "lora_up.weight": up, "alpha": 4.0}
+    write_bfloat16(path, {f"{UNET}.{name}": values for name, values in named.items()})
+
+    if np.isfinite(last):
+        assert prove(path, OPTIONS).up_norm == pytest.approx(np.sqrt(31 + 4))
+    else:
+        with pytest.raises(UnprovedModelError, match="not finite"):
+            prove(path, OPTIONS)
+
+
+def test_convolutions_have_a_rank_of_their_own(tmp_path: Path) -> None:
+    name = "lora_unet_input_blocks_1_0_in_layers_2"
+    tensors = good() | {
+        f"{name}.lora_down.weight": np.ones((2, 16, 3, 3), dtype=np.float16),
+        f"{name}.lora_up.weight": np.ones((16, 2, 1, 1), dtype=np.float16),
+        f"{name}.alpha": np.asarray(1.0, dtype=np.float16),
+    }
+    path = written(tmp_path, tensors)
+
+    assert prove(path, {**OPTIONS, "network_args": ["conv_dim=2", "conv_alpha=1"]}).modules == 2
+    with pytest.raises(UnprovedModelError, match="rank 2, configured is 4"):
+        prove(path, {**OPTIONS, "network_args": ["conv_dim=4", "conv_alpha=1"]})

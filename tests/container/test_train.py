@@ -1,0 +1,302 @@
+"""The entry point `train`, as a process, on a root like SageMaker's, with the CPU stand-in for Kohya."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+
+MODEL_FILES = {"cats.safetensors", "loss.jsonl"}
+
+
+def test_a_planned_run_ends_with_a_proved_model(root: Any) -> None:
+    run = root.run()
+
+    assert run.code == 0, run.output
+    assert run.failure == ""
+    with safe_open(root.path / "model" / "cats.safetensors", framework="numpy") as model:
+        assert model.metadata()["rehearsal"] == "true"
+        assert all(name.startswith("lora_unet_") for name in model.keys())  # noqa: SIM118
+    provenance = root.provenance()
+    assert provenance["rehearsal"] is True
+    assert provenance["run_id"] == "cats-0123456789ab"
+    assert provenance["image"] == "registry/kohya@sha256:abc"
+    assert provenance["steps"] == 12
+    assert provenance["options"]["network_dim"] == 8
+    assert provenance["licence"] == "CC0-1.0"
+    names = {entry["name"] for entry in provenance["files"]}
+    assert names >= MODEL_FILES
+    assert len([name for name in names if name.startswith("samples/")]) == 1
+    for entry in provenance["files"]:
+        content = (root.path / "model" / entry["name"]).read_bytes()
+        assert (len(content), sha256(content).hexdigest()) == (entry["size"], entry["sha256"])
+
+
+def test_progress_is_told_in_lines_that_the_metric_definitions_parse(root: Any) -> None:
+    run = root.run()
+
+    lines = [line for line in run.output.splitlines() if line.startswith("progress ")]
+    assert [int(re.findall(r"progress step=([0-9]+)", line)[0]) for line in lines] == list(range(1, 13))
+    assert {re.findall(r" total=([0-9]+)", line)[0] for line in lines} == {"12"}
+    assert all(float(re.findall(r" loss=([0-9.eE+-]+|nan|inf)", line)[0]) > 0 for line in lines)
+    assert re.findall(r" eta_seconds=([0-9.]+)", lines[-1]) == ["0"]
+    assert all(" lr=0.001 " in line for line in lines)
+
+
+def test_the_older_layout_needs_nothing_but_a_dataset_with_its_toml(root: Any) -> None:
+    for path in (root.path / "input" / "data" / "config").iterdir():
+        if path.name == "config.toml":
+            text = path.read_text(encoding="utf-8")
+            older = 'sdxl = true\nmax_token_length = 75\nhuggingface_repo_id = "somebody/elses"\n'
+            (root.dataset / "kohya-sdxl-config.toml").write_text(f"[all]\n{older}{text}", encoding="utf-8")
+        path.unlink()
+    path.parent.rmdir()
+
+    run = root.run()
+
+    assert run.code == 0, run.output
+    assert "sdxl is not an option of v25.2.2 and has no effect" in run.output
+    assert "huggingface_repo_id reaches further than training" in run.output
+    assert (root.path / "model" / "model.safetensors").is_file()
+
+
+def test_a_file_outside_the_inventory_is_not_trained_on(root: Any) -> None:
+    (root.dataset / "10_sks cat" / "uploaded-later.png").write_bytes(b"no image at all")
+
+    run = root.run()
+
+    assert run.code == 0, run.output
+    assert root.provenance()["dataset"]["images"] == 4
+
+
+def test_a_file_that_changed_since_the_inspection_fails_the_run_with_its_name(root: Any) -> None:
+    (root.dataset / "10_sks cat" / "2.txt").write_text("sks cat number X", encoding="utf-8")
+
+    run = root.run()
+
+    assert run.code == 1
+    assert run.failure.startswith("10_sks cat/2.txt has changed since the dataset was inspected.\nRemedy: ")
+    assert not (root.path / "model").exists()
+
+
+def test_a_missing_file_fails_the_run_with_its_name(root: Any) -> None:
+    (root.dataset / "10_sks cat" / "3.png").unlink()
+
+    assert "10_sks cat/3.png is missing" in root.run().failure
+
+
+def test_a_dataset_in_which_kohya_finds_nothing_fails_though_kohya_returns_zero(
+    new_root: Callable[[str], Any], fake_kohya: Callable[[str], Path], root: Any
+) -> None:
+    home = fake_kohya("print('ERROR No data found. Please verify arguments')")
+
+    run = root.run(home)
+
+    assert run.code == 1
+    assert run.failure.startswith("The trainer found no images.")
+
+
+def test_an_older_dataset_without_numbered_folders_fails_before_the_trainer_starts(new_root: Any) -> None:
+    flat = new_root("flat")
+    flat.add_images(folder=".")
+    (flat.dataset / "kohya-sdxl-config.toml").write_text("max_train_steps = 5\n", encoding="utf-8")
+
+    run = flat.run()
+
+    assert run.code == 1
+    assert "class=no-data" in run.output
+    assert "launching" not in run.output
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_at_once(root: Any) -> None:
+    root.write_plan(learning_rate=1e30, max_train_steps=5000)
+
+    began = time.monotonic()
+    run = root.run()
+
+    assert run.code == 1
+    assert time.monotonic() - began < 20
+    assert "class=not-finite" in run.output
+    assert re.match(
+        r"The loss stopped being a number \((nan|inf)\) at step \d+\.\nRemedy: Lower learn", run.failure
+    )
+    assert re.search(r"^progress step=\d+ total=5000 loss=(nan|inf)", run.output, re.MULTILINE)
+
+
+def test_an_image_that_cannot_be_read_is_named(root: Any) -> None:
+    (root.dataset / "10_sks cat" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
+    root.write_plan()
+
+    run = root.run()
+
+    assert run.code == 1
+    assert re.match(r"An image cannot be read \(.*10_sks cat/1\.png\)\.\nRemedy: Replace", run.failure)
+
+
+def test_an_option_that_kohya_would_ignore_silently_is_refused(root: Any) -> None:
+    root.write_plan(learning_rat=1e-4)
+
+    run = root.run()
+
+    assert run.failure.startswith(
+        "The configuration cannot be used: learning_rat is not an option of v25.2.2."
+    )
+
+
+def test_a_version_without_an_option_table_names_the_command_that_makes_it(root: Any) -> None:
+    run = root.run(KOHYA_VERSION="v26.0.0")
+
+    assert "There is no option table for Kohya v26.0.0" in run.failure
+    assert "python -m kohya_trainer.make_option_table v26.0.0" in run.failure
+
+
+def test_a_model_of_zeros_fails_the_run(root: Any) -> None:
+    root.write_plan(learning_rate=0.0)
+
+    run = root.run()
+
+    assert run.code == 1
+    assert "All up-weights of the model are zero" in run.failure
+    assert not (root.path / "model").exists()
+
+
+def test_a_trainer_that_stops_early_fails_though_it_wrote_a_model(
+    root: Any, fake_kohya: Callable[[str], Path]
+) -> None:
+    assert root.run().code == 0
+    good = root.path / "model" / "cats.safetensors"
+    kept = good.rename(root.path / "good.safetensors")
+    shutil.rmtree(root.path / "checkpoints")
+    bar = "steps:   8%|▊         | 1/12 [00:00<00:01, 10.00it/s, avr_loss=0.5]"
+    home = fake_kohya(
+        "import shutil, sys, tomllib\n"
+        "out = tomllib.load(open(sys.argv[2], 'rb'))['output_dir']\n"
+        "print('  total optimization steps / 学習ステップ数: 12', flush=True)\n"
+        f"print({bar!r}, file=sys.stderr)\n"
+        f"shutil.copy({str(kept)!r}, out + '/cats.safetensors')\n"
+    )
+
+    run = root.run(home)
+
+    assert run.code == 1
+    assert run.failure.startswith("The trainer stopped after step 1 of 12.")
+
+
+def _run_until(root: Any, pattern: str, number: signal.Signals, **start: Any) -> Any:
+    """Starts a run and sends the signal once a line matches; returns how it ended."""
+    process = root.start(**start)
+    read = []
+    for line in process.stdout:
+        read.append(line)
+        if re.search(pattern, line):
+            process.send_signal(number)
+            break
+    run = root.finish(process)
+    return type(run)(code=run.code, output="".join(read) + run.output, failure=run.failure)
+
+
+def _processes_of(root: Any) -> list[str]:
+    """Command lines that name this root, of whatever is running."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended meanwhile
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [line for line in found if str(root.path) in line]
+
+
+def test_sigterm_ends_the_trainer_and_tells_how_to_go_on(root: Any) -> None:
+    root.write_plan(max_train_steps=2000)
+
+    run = _run_until(root, r"^progress step=3 ", signal.SIGTERM)
+
+    assert run.code == 1
+    assert re.match(r"The training was interrupted after step \d+\.\nRemedy: Start it again", run.failure)
+    assert _processes_of(root) == []
+
+
+def test_killing_the_entry_point_outright_leaves_no_trainer_behind(
+    root: Any, fake_kohya: Callable[[str], Path]
+) -> None:
+    # Silent, so that it cannot learn of it from a broken pipe.
+    home = fake_kohya("import os, time; print('begun', flush=True); os.close(1); os.close(2); time.sleep(60)")
+
+    _run_until(root, r"^begun$", signal.SIGKILL, kohya_home=home)
+
+    deadline = time.monotonic() + 5
+    while _processes_of(root) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _processes_of(root) == []
+
+
+# 34 steps are no whole number of epochs (20 batches); with accumulation Kohya mixes batches and steps.
+@pytest.mark.parametrize(
+    "options", [{}, {"max_train_steps": 34}, {"gradient_accumulation_steps": 4, "planned_epochs": 8}]
+)
+def test_an_interrupted_run_continues_as_if_nothing_had_happened(
+    new_root: Any, options: dict[str, int]
+) -> None:
+    settings = {"max_train_steps": 40, "lr_scheduler": "cosine", "learning_rate": 1e-4, **options}
+    steps = settings["max_train_steps"]
+    whole, broken = new_root("whole"), new_root("broken")
+    for made in (whole, broken):
+        made.add_images()
+        made.write_plan(**settings)
+    assert whole.run().code == 0
+
+    interrupted = _run_until(broken, r"^checkpoint step=20$", signal.SIGTERM)
+    assert interrupted.code == 1
+    (broken.path / "output" / "failure").unlink()
+    resumed = broken.run()
+
+    assert resumed.code == 0, resumed.output
+    done = int(re.findall(rf"^resuming after step (\d+) of {steps}$", resumed.output, re.MULTILINE)[0])
+    assert done >= 20
+    assert [step for step, _ in broken.losses()] == list(range(1, steps + 1))
+    assert broken.provenance()["steps"] == steps
+    with (
+        safe_open(whole.path / "model" / "cats.safetensors", framework="numpy") as one,
+        safe_open(broken.path / "model" / "cats.safetensors", framework="numpy") as other,
+    ):
+        assert sorted(one.keys()) == sorted(other.keys())
+        if not options:  # the data's order is kept, so the very same numbers come out
+            assert all((one.get_tensor(name) == other.get_tensor(name)).all() for name in one.keys())  # noqa: SIM118
+
+
+def test_a_run_starts_again_rather_than_with_a_wrong_number_of_steps(root: Any) -> None:
+    root.write_plan(max_train_steps=40, gradient_accumulation_steps=3)
+    _run_until(root, r"^checkpoint step=10$", signal.SIGTERM)
+
+    run = root.run()
+
+    assert run.code == 0, run.output
+    assert "the trainer cannot do exactly the steps missing after step 10" in run.output
+    assert [step for step, _ in root.losses()] == list(range(1, 41))
+
+
+def test_a_state_of_other_options_is_not_continued(root: Any) -> None:
+    root.write_plan(max_train_steps=30)
+    _run_until(root, r"^checkpoint step=10$", signal.SIGTERM)
+    root.write_plan(max_train_steps=30, learning_rate=1e-4)
+
+    run = root.run()
+
+    assert run.code == 0, run.output
+    assert "resuming" not in run.output
+
+
+def test_the_samples_and_history_survive_in_the_uploaded_folder_only(root: Any) -> None:
+    root.run()
+
+    delivered = {path.name for path in (root.path / "model").iterdir()}
+    assert delivered == {*MODEL_FILES, "provenance.json", "samples"}
+    assert json.loads((root.path / "model" / "loss.jsonl").read_text().splitlines()[0])["step"] == 1
+    assert os.access(root.path / "model" / "cats.safetensors", os.R_OK)
