@@ -1,0 +1,39 @@
+"""ECR: an image that is missing is an error, and the size of an image is that of its layers."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ministack.services import ecr
+
+from local.embedded_aws.patching import replace
+from local.embedded_aws.registration import Response, error_response, json_response
+
+
+def install() -> None:
+    known = replace(ecr, "_describe_images", lambda request: describe_images(known, request))
+
+
+def describe_images(known: Callable[[Mapping[str, Any]], Response], request: Mapping[str, Any]) -> Response:
+    repository = request.get("repositoryName", "")
+    if repository in ecr._repositories:
+        for identity in request.get("imageIds") or []:
+            if ecr._find_image(repository, identity) is None:
+                return error_response(
+                    "ImageNotFoundException",
+                    f"The image with imageId {identity} does not exist in the repository '{repository}'",
+                )
+    status, headers, body = known(request)
+    if status != 200:
+        return status, headers, body
+    described = json.loads(body)
+    for detail in described["imageDetails"]:
+        image = ecr._find_image(repository, {"imageDigest": detail["imageDigest"]})
+        detail["imageSizeInBytes"] = size_in_bytes(json.loads(image.get("imageManifest") or "{}"))
+    return json_response(described)
+
+
+def size_in_bytes(manifest: Mapping[str, Any]) -> int:
+    """Compressed layers and configuration, as ECR reports it."""
+    blobs = [manifest.get("config", {}), *manifest.get("layers", [])]
+    return sum(int(blob.get("size", 0)) for blob in blobs)

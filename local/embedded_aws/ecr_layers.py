@@ -1,0 +1,183 @@
+"""ECR's layer API: ministack answers it without keeping a byte, and takes images whose layers it never
+saw."""
+
+import base64
+import fnmatch
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ministack.core.responses import error_response_json, json_response, new_uuid
+from ministack.services import ecr
+from ministack.services.cloudformation import provisioners
+
+from local.embedded_aws.patching import replace
+from local.embedded_aws.registration import Response
+
+Request = Mapping[str, Any]
+KnownOperation = Callable[[Request], Response]
+FILTERS = "imageTagMutabilityExclusionFilters"
+
+
+def install() -> None:
+    for name, new in (
+        ("_initiate_layer_upload", initiate_layer_upload),
+        ("_upload_layer_part", upload_layer_part),
+        ("_complete_layer_upload", complete_layer_upload),
+        ("_batch_check_layer_availability", batch_check_layer_availability),
+    ):
+        replace(ecr, name, new)
+    original: KnownOperation = replace(ecr, "_put_image", lambda request: put_image(request, original))
+    known: KnownOperation = replace(
+        ecr, "_create_repository", lambda request: create_repository(request, known)
+    )
+    handlers = provisioners._RESOURCE_HANDLERS["AWS::ECR::Repository"]
+    create, update = handlers["create"], handlers["update"]
+    handlers["create"] = lambda *given: with_exclusions(create(*given), given[1])
+    handlers["update"] = lambda *given: with_exclusions(update(*given), given[2])
+
+
+def create_repository(request: Request, original: KnownOperation) -> Response:
+    response: Response = original(request)
+    if response[0] == 200 and FILTERS in request:
+        ecr._repositories[request["repositoryName"]][FILTERS] = request[FILTERS]
+    return response
+
+
+def with_exclusions(
+    provisioned: tuple[str, dict[str, Any]], properties: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Keep the tags that an immutable repository lets move, which ministack forgets."""
+    prefix = "ImageTagMutabilityExclusionFilter"
+    ecr._repositories[provisioned[0]][FILTERS] = [
+        {"filterType": item[f"{prefix}Type"], "filter": item[f"{prefix}Value"]}
+        for item in properties.get(f"{prefix}s") or []
+    ]
+    return provisioned
+
+
+def _missing_repository(request: Request) -> Response | None:
+    name = request["repositoryName"]
+    if name in ecr._repositories:
+        return None
+    return _error("RepositoryNotFoundException", f"The repository with name '{name}' does not exist")
+
+
+def _error(code: str, message: str) -> Response:
+    refused: Response = error_response_json(code, message, 400)
+    return refused
+
+
+def answered(body: Mapping[str, Any]) -> Response:
+    response: Response = json_response(body)
+    return response
+
+
+def initiate_layer_upload(request: Request) -> Response:
+    if refused := _missing_repository(request):
+        return refused
+    upload = new_uuid()
+    ecr._uploads.setdefault(request["repositoryName"], {})[upload] = bytearray()
+    return answered({"uploadId": upload, "partSize": ecr._UPLOAD_PART_SIZE})
+
+
+def upload_layer_part(request: Request) -> Response:
+    if refused := _missing_repository(request):
+        return refused
+    buffer = ecr._uploads.get(request["repositoryName"], {}).get(request["uploadId"])
+    if buffer is None:
+        return _error("UploadNotFoundException", f"The upload {request['uploadId']} does not exist")
+    if request["partFirstByte"] != len(buffer):
+        return _error("InvalidLayerPartException", f"The next byte expected is {len(buffer)}")
+    buffer.extend(base64.b64decode(request["layerPartBlob"]))
+    return answered(
+        {
+            "registryId": ecr._registry_id(),
+            "repositoryName": request["repositoryName"],
+            "uploadId": request["uploadId"],
+            "lastByteReceived": len(buffer) - 1,
+        }
+    )
+
+
+def complete_layer_upload(request: Request) -> Response:
+    if refused := _missing_repository(request):
+        return refused
+    name, upload = request["repositoryName"], request["uploadId"]
+    content = bytes(ecr._uploads.get(name, {}).pop(upload, b""))
+    digest = ecr._content_digest(content)
+    if not content:
+        return _error("EmptyUploadException", f"The upload {upload} has no bytes")
+    if digest not in request["layerDigests"]:
+        return _error("InvalidLayerException", f"The layer's digest is {digest}")
+    ecr._layer_blobs.setdefault(name, {})[digest] = content
+    return answered(
+        {"registryId": ecr._registry_id(), "repositoryName": name, "uploadId": upload, "layerDigest": digest}
+    )
+
+
+def batch_check_layer_availability(request: Request) -> Response:
+    if refused := _missing_repository(request):
+        return refused
+    blobs = ecr._layer_blobs.get(request["repositoryName"], {})
+    found = [digest for digest in request["layerDigests"] if digest in blobs]
+    failures = [
+        {
+            "layerDigest": digest,
+            "failureCode": "MissingLayerDigest",
+            "failureReason": "The layer does not exist",
+        }
+        for digest in request["layerDigests"]
+        if digest not in blobs
+    ]
+    layers = [
+        {"layerDigest": digest, "layerAvailability": "AVAILABLE", "layerSize": len(blobs[digest])}
+        for digest in found
+    ]
+    return answered({"layers": layers, "failures": failures})
+
+
+def put_image(request: Request, original: KnownOperation) -> Response:
+    if refused := _missing_repository(request) or _refused_image(request):
+        return refused
+    response: Response = original(request)
+    if response[0] == 200:
+        manifest = request["imageManifest"].encode()
+        ecr._manifest_blobs.setdefault(request["repositoryName"], {})[ecr._image_digest(manifest)] = manifest
+    return response
+
+
+def _refused_image(request: Request) -> Response | None:
+    name, tag = request["repositoryName"], request.get("imageTag")
+    try:
+        manifest = json.loads(request["imageManifest"])
+        digests = [part["digest"] for part in (manifest["config"], *manifest["layers"])]
+    except (ValueError, KeyError, TypeError):
+        return _error("InvalidParameterException", "The image manifest cannot be read")
+    missing = [digest for digest in digests if digest not in ecr._layer_blobs.get(name, {})]
+    if missing:
+        return _error("LayersNotFoundException", f"Layers not found: {', '.join(missing)}")
+    digest = ecr._image_digest(request["imageManifest"])
+    holder = next(
+        (image for image in ecr._images.get(name, []) if tag and tag in image.get("imageTags", [])), None
+    )
+    if holder is None:
+        return None
+    if holder["imageDigest"] == digest:
+        return _error(
+            "ImageAlreadyExistsException", f"Image with digest '{digest}' and tag '{tag}' already exists"
+        )
+    if tag is not None and is_immutable(ecr._repositories[name], tag):
+        return _error(
+            "ImageTagAlreadyExistsException",
+            f"The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten",
+        )
+    return None
+
+
+def is_immutable(repository: Mapping[str, Any], tag: str) -> bool:
+    """Whether a tag may not move to another image; exclusion filters are wildcards."""
+    mutability = str(repository.get("imageTagMutability", "MUTABLE"))
+    filters = repository.get(FILTERS) or []
+    excluded = any(fnmatch.fnmatchcase(tag, item["filter"]) for item in filters)
+    return mutability.startswith("IMMUTABLE") != excluded

@@ -1,0 +1,227 @@
+"""The life of a training job: inputs, image, process, outputs; stop, time limit and spot interruption."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from local.embedded_aws import training_container, training_storage
+from local.embedded_aws.children import Child
+from local.embedded_aws.image_format import parse_reference
+from local.embedded_aws.image_store import ExtractedImage, ImageNotFoundError, extract
+from local.embedded_aws.registration import log
+from local.embedded_aws.role_clients import RoleClients
+from local.embedded_aws.settings import settings
+from local.embedded_aws.training_job import TrainingJob
+from local.embedded_aws.training_log import TrainingLog
+
+TICK_SECONDS = 0.1
+REMOVALS = 20
+SYNCHRONISE_SECONDS = 1.0
+TERM_SECONDS = 120.0
+"""Between SIGTERM and SIGKILL, as SageMaker gives a container that it stops."""
+
+lacking_capacity: dict[str, int] = {}
+"""Instance type → number of jobs that will find none of it. Set by tests and rehearsals through the API."""
+
+
+class TrainingRun:
+    """One job on its thread."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        self._job = job
+        self._root = settings().training / job.name
+        self._clients = RoleClients(job.request["RoleArn"], "SageMaker")
+        self._s3 = self._clients.client("s3")
+        self._seconds = 0.0
+        self._log = TrainingLog(
+            self._clients.client("logs"),
+            self._clients.client("cloudwatch"),
+            job.name,
+            settings().home / "logs/training" / f"{job.name}.log",
+            job.metrics,
+        )
+        address = (job.request.get("CheckpointConfig") or {}).get("S3Uri")
+        folder = self._root / "checkpoints"
+        self._checkpoints = training_storage.CheckpointFolder(self._s3, address, folder) if address else None
+
+    def run(self) -> None:
+        """From Starting to the end; whatever goes wrong ends the job as Failed."""
+        job = self._job
+        try:
+            job.move("InProgress", "Starting", "Preparing the instances for training")
+            self._take_instance()
+            self._log.open()
+            while not self._attempt():
+                job.interruption_requested.clear()
+                job.move("InProgress", "Interrupted", "Spot instance was reclaimed")
+                job.move("InProgress", "Starting", "Launching requested ML instances")
+        except ClientError as error:
+            job.fail(f"ClientError: {refusal(error)}", **self._times())
+        except (FailedError, ImageNotFoundError, training_storage.EmptyPrefixError) as error:
+            job.fail(
+                str(error) if isinstance(error, FailedError) else f"ClientError: {error}", **self._times()
+            )
+        except Exception:
+            log.exception("training job %s", job.name)
+            job.fail(
+                "InternalServerError: We encountered an internal error. Please try again.", **self._times()
+            )
+        finally:
+            shutil.rmtree(self._root, ignore_errors=True)
+            try:
+                self._log.close()
+            except ClientError as error:
+                log.warning("the last log lines of %s were not stored: %s", job.name, error)
+
+    def _take_instance(self) -> None:
+        instance_type = self._job.request["ResourceConfig"]["InstanceType"]
+        if lacking_capacity.get(instance_type, 0) > 0:
+            lacking_capacity[instance_type] -= 1
+            raise FailedError(
+                "CapacityError: Unable to provision requested ML compute capacity. "
+                "Please retry using a different ML instance type."
+            )
+
+    def _attempt(self) -> bool:
+        """One life of the instance. False when it was interrupted and the job begins again."""
+        job, began = self._job, time.time()
+        started: dict[str, float] = (
+            {} if "TrainingStartTime" in job.describe() else {"TrainingStartTime": began}
+        )
+        job.move("InProgress", "Downloading", "Downloading input data", **started)
+        shutil.rmtree(self._root, ignore_errors=True)
+        training_container.write_configuration(self._root, job.request)
+        for channel in job.request.get("InputDataConfig") or []:
+            address = channel["DataSource"]["S3DataSource"]["S3Uri"]
+            training_storage.download_channel(
+                self._s3, address, self._root / "input/data" / channel["ChannelName"]
+            )
+        if self._checkpoints:
+            self._checkpoints.restore()
+        image = self._pull()
+        job.move("InProgress", "Training", "Training image download completed. Training in progress.")
+        try:
+            status, ending = self._train(image)
+        finally:
+            self._seconds += time.time() - began
+        if ending == "Interrupted" and not job.stop_requested.is_set():
+            return False
+        self._finish(status, ending)
+        return True
+
+    def _pull(self) -> ExtractedImage:
+        reference = parse_reference(self._job.request["AlgorithmSpecification"]["TrainingImage"])
+        if reference is None:
+            raise FailedError("ClientError: Cannot pull the training image: it is not in Amazon ECR")
+        ecr = self._clients.client("ecr")
+        ecr.get_authorization_token()  # what a pull begins with
+        return extract(ecr, reference, settings().endpoint, settings().home / "images")
+
+    def _train(self, image: ExtractedImage) -> tuple[int, str | None]:
+        """Exit status of the process, and why it was ended early: Stopped, MaxRuntimeExceeded or
+        Interrupted."""
+        try:
+            argv = training_container.command(image)
+        except FileNotFoundError as error:
+            raise FailedError(f"AlgorithmError: {error}, exit code: 127") from error
+        environment = training_container.environment(
+            {**self._job.request, "TrainingJobArn": self._job.arn},
+            image,
+            self._root,
+            settings().kohya_home,
+            os.environ,
+        )
+        child = Child(argv, environment, self._root, self._log.add)
+        try:
+            return self._watch(child)
+        finally:
+            child.kill()
+            self._synchronise()
+
+    def _watch(self, child: Child) -> tuple[int, str | None]:
+        began = synchronised = time.monotonic()
+        ending: str | None = None
+        kill_at = math.inf
+        while (status := child.wait(TICK_SECONDS)) is None:
+            now = time.monotonic()
+            if now - synchronised >= SYNCHRONISE_SECONDS:
+                self._synchronise()
+                synchronised = now
+            if ending is None and (ending := self._reason_to_end(now - began)):
+                if ending != "Interrupted":
+                    self._job.move("Stopping", "Stopping", "Stopping the training job")
+                child.terminate()
+                kill_at = now + TERM_SECONDS
+            if now >= kill_at:
+                child.kill()
+        return status, ending
+
+    def _reason_to_end(self, seconds: float) -> str | None:
+        if self._job.stop_requested.is_set():
+            return "Stopped"
+        limit = (self._job.request.get("StoppingCondition") or {}).get("MaxRuntimeInSeconds", 86400)
+        if self._seconds + seconds >= limit:
+            return "MaxRuntimeExceeded"
+        return "Interrupted" if self._job.interruption_requested.is_set() else None
+
+    def _synchronise(self) -> None:
+        self._log.flush()
+        if self._checkpoints:
+            self._checkpoints.synchronise()
+
+    def _finish(self, status: int, ending: str | None) -> None:
+        job, output = self._job, self._job.request["OutputDataConfig"]
+        stopped = ending is not None
+        in_progress = "Stopping" if stopped else "InProgress"
+        job.move(in_progress, "Uploading", "Uploading generated training model")
+        training_storage.upload_folder(self._s3, self._root / "output", "output", output, job.name)
+        if status != 0 and not stopped:
+            job.fail(training_container.failure_reason(self._root, status), **self._times())
+            return
+        members = self._times()
+        if (
+            training_storage.upload_folder(self._s3, self._root / "model", "model", output, job.name)
+            or not stopped
+        ):
+            members["ModelArtifacts"] = {"S3ModelArtifacts": training_storage.model_address(output, job.name)}
+        if stopped:
+            job.move("Stopped", ending or "Stopped", "Training job stopped", **members)
+        else:
+            job.move("Completed", "Completed", "Training job completed", **members)
+
+    def _times(self) -> dict[str, Any]:
+        """Members that every ended job has; a job that never got its instance was never billed."""
+        if not self._seconds:
+            return {}
+        seconds = math.ceil(self._seconds)
+        return {
+            "TrainingEndTime": time.time(),
+            "TrainingTimeInSeconds": seconds,
+            "BillableTimeInSeconds": seconds,
+        }
+
+
+class FailedError(Exception):
+    """The job ends as Failed; the message is its FailureReason."""
+
+
+def refusal(error: ClientError) -> str:
+    """What AWS said; a denial names the action."""
+    details: Mapping[str, Any] = error.response.get("Error", {})
+    return f"{details.get('Message') or details.get('Code')} (calling {error.operation_name})"
+
+
+def remove_roots() -> None:
+    """At shutdown: no training root is left behind."""
+    folder: Path = settings().training
+    for _ in range(REMOVALS):  # the jobs' own threads may be removing, or still writing, the same files
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(TICK_SECONDS)
