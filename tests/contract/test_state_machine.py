@@ -26,14 +26,14 @@ FUNCTIONS = {"append", "exists", "fromMillis", "hash", "merge", "millis", "strin
 def checked_by_node(script: str, *arguments: str) -> Any:
     """Runs a script of tests/contract/node with the node and the packages that ./dev installed."""
     here = Path(__file__).parent / "node"
-    modules = os.environ.get("NODE_PACKAGES")
-    node = os.environ.get("NODE_BIN")
+    modules = os.environ.get("NODE_PATH")
+    node = os.environ.get("NODE")
     if not modules or not node:
-        pytest.fail("NODE_BIN and NODE_PACKAGES are not set; run the tests with ./dev test")
+        pytest.fail("NODE and NODE_PATH are not set; run the tests with ./dev test")
     # Modules are looked up from the script's own folder, so it is read where the packages are.
     code = (here / script).read_text()
     command = [node, "--input-type=module", "-", *arguments]
-    ended = subprocess.run(command, input=code, cwd=modules, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(command, input=code, cwd=Path(modules).parent, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
 

@@ -1,0 +1,55 @@
+"""The commands of ./dev that are Python programs."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from local.cli import demo, dropping, image_source, runs, up
+from local.cli.account import account_in_use
+from local.cli.deployment import stack_outputs
+from local.cli.failure import CommandError
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code. What a person can mend is told without a traceback."""
+    options = parse(arguments)
+    try:
+        return run(options)
+    except CommandError as failure:
+        print(f"\n{failure}", file=sys.stderr)
+        return 1
+
+
+def run(options: argparse.Namespace) -> int:
+    match options.command:
+        case "demo":
+            return demo.run(options.dataset)
+        case "up":
+            return up.up()
+        case "down":
+            return up.down()
+    account = account_in_use()
+    outputs = stack_outputs(account)
+    match options.command:
+        case "drop":
+            return dropping.run(account, outputs, options.folder, follow=not options.no_wait)
+        case "runs":
+            return runs.run(account, outputs)
+        case "push-image-source":
+            return image_source.run(account, outputs)
+    raise AssertionError(options.command)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./dev", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("demo", help="the whole path on the embedded AWS")
+    command.add_argument("dataset", nargs="?", type=Path, default=demo.EXAMPLE, help="default: %(default)s")
+    commands.add_parser("up", help="start and deploy the embedded AWS, left running")
+    commands.add_parser("down", help="stop what up left running")
+    command = commands.add_parser("drop", help="drop a dataset into the deployment's bucket")
+    command.add_argument("folder", type=Path, help="holds images, captions and manifest.json")
+    command.add_argument("--no-wait", action="store_true", help="do not follow the run")
+    commands.add_parser("runs", help="list the runs of the deployment")
+    commands.add_parser("push-image-source", help="push container/ to CodeCommit and wait for its image")
+    return parser.parse_args(arguments)

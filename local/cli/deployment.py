@@ -1,0 +1,97 @@
+"""`sam build` and `sam deploy` of the one template on the embedded AWS, and what a deployed stack answers."""
+
+import platform
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local.cli.account import ROOT, Account
+from local.cli.embedded import interpreter
+from local.cli.failure import CommandError
+from local.cli.folders import temporary_folder
+from local.cli.processes import run
+
+TEMPLATE = ROOT / "template.yaml"
+ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+def deploy(account: Account, on_line: Callable[[str], None]) -> None:
+    """Build and deploy with samconfig's environment `local`. Nothing is written into the source tree."""
+    assert account.embedded is not None
+    overrides = parameter_overrides()
+    with temporary_folder("sam-build-") as folder:
+        # sam leaves temporary files behind when it is ended early.
+        (folder / "tmp").mkdir()
+        own = {"SAM_CLI_POLL_DELAY": "1", "SAM_CLI_TELEMETRY": "0", "TMPDIR": str(folder / "tmp")}
+        environment = {**account.environment, **own}
+        sam(
+            "build",
+            "--build-dir",
+            folder / "build",
+            environment=environment,
+            folder=folder,
+            overrides=overrides,
+        )
+        on_line("functions built")
+        built = folder / "build" / "template.yaml"
+        sam("deploy", environment=environment, folder=folder, overrides=overrides, template=built)
+
+
+def sam(
+    command: str,
+    *options: str | Path,
+    environment: Mapping[str, str],
+    folder: Path,
+    overrides: Mapping[str, str],
+    template: Path = TEMPLATE,
+) -> None:
+    """`folder` is the working directory: sam leaves files in it."""
+    arguments: list[str | Path] = [
+        "sam",
+        command,
+        "--config-file",
+        ROOT / "samconfig.toml",
+        "--config-env",
+        "local",
+    ]
+    arguments += ["--template-file", template, *options]
+    arguments += ["--parameter-overrides", *(f"{name}={value}" for name, value in overrides.items())]
+    run(arguments, what=f"sam {command}", folder=folder, environment=environment)
+
+
+def parameter_overrides() -> dict[str, str]:
+    """What differs on this machine.
+
+    Lambdas run on the emulator's interpreter, so it is what they are built for; the waits are those of a
+    person who watches; mail to the address ends in the embedded AWS's mailbox.
+    """
+    return {
+        "LambdaRuntime": f"python{interpreter_version()}",
+        "LambdaArchitecture": ARCHITECTURES.get(platform.machine().lower(), "x86_64"),
+        "NotificationEmail": "you@example.com",
+        "SettleSeconds": "1",
+        "UploadWaitSeconds": "60",
+        "WatchIntervalSeconds": "30",
+    }
+
+
+def interpreter_version() -> str:
+    """Of the emulator's Python, such as `3.11`."""
+    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    return subprocess.run(
+        [interpreter(), "-c", program], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def stack_outputs(account: Account) -> dict[str, str]:
+    """The stack's outputs by name. Raises CommandError when there is no such stack."""
+    try:
+        stacks = account.client("cloudformation").describe_stacks(StackName=account.stack_name)["Stacks"]
+    except (ClientError, BotoCoreError) as error:
+        raise CommandError(
+            f"no stack {account.stack_name!r} was found ({error}). Run ./dev up for the embedded AWS, or "
+            "deploy to AWS (./dev sam build, ./dev sam deploy --guided) and have that account's credentials."
+        ) from error
+    return {output["OutputKey"]: output["OutputValue"] for output in stacks[0].get("Outputs", [])}

@@ -1,0 +1,172 @@
+"""The push that makes the training image: container/ becomes the content of CodeCommit's main branch.
+
+Whether the push caused a build is asked of CodeBuild, and whether the build made an image is asked of ECR.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from local.cli import processes
+from local.cli.account import ROOT, Account
+from local.cli.failure import CommandError
+from local.cli.folders import temporary_folder
+
+SOURCE = ROOT / "container"
+BRANCH = "main"
+NOT_SOURCE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
+SECONDS_TO_START_BUILDING = 60.0
+SECONDS_TO_BUILD = 2 * 3600.0
+WITHOUT_RUN = "RUN steps were not executed"
+
+
+@dataclass(frozen=True)
+class Image:
+    """`uri` names it by digest; `remark` is what the build says of how it was made, if that needs saying."""
+
+    uri: str
+    commit: str
+    build_id: str
+    remark: str = ""
+
+
+def run(account: Account, outputs: Mapping[str, str]) -> int:
+    commit = push(account, outputs)
+    print(f"pushed {commit[:12]} to {outputs['ImageSourceRepositoryName']}")
+    image = wait_for_image(account, outputs, commit, print)
+    print(image.uri)
+    return 0
+
+
+def clone_url(account: Account, outputs: Mapping[str, str]) -> str:
+    """git-remote-codecommit signs with the account's own credentials; the embedded repository is a folder."""
+    name = outputs["ImageSourceRepositoryName"]
+    if account.embedded:
+        return str(account.embedded.repository(name))
+    return f"codecommit::{account.client('codecommit').meta.region_name}://{name}"
+
+
+def push(account: Account, outputs: Mapping[str, str], source: Path = SOURCE) -> str:
+    """Make `source` the content of the branch and return its commit; pushes nothing if it is that already."""
+    with temporary_folder("image-source-") as folder:
+        git = Git(folder / "clone", account.environment)
+        git("clone", "--quiet", clone_url(account, outputs), str(folder / "clone"), at=folder)
+        git("checkout", "--quiet", "-B", BRANCH)
+        for path in (folder / "clone").iterdir():
+            if path.name != ".git":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(source, folder / "clone", ignore=NOT_SOURCE, dirs_exist_ok=True)
+        git("add", "--all", "--force")
+        if git("status", "--porcelain"):
+            git(*identity(git), "commit", "--quiet", "-m", "Source of the training image")
+        git("push", "--quiet", "origin", f"HEAD:refs/heads/{BRANCH}")
+        return git("rev-parse", "HEAD").strip()
+
+
+@dataclass(frozen=True)
+class Git:
+    folder: Path
+    environment: Mapping[str, str]
+
+    def __call__(self, *arguments: str, at: Path | None = None) -> str:
+        # The hooks of a person's own repository, from which ./dev may be called, have no business here.
+        environment = dict(self.environment or os.environ)
+        for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+            environment.pop(name, None)
+        environment["GIT_TERMINAL_PROMPT"] = "0"
+        return processes.run(
+            ["git", *arguments], what=f"git {arguments[0]}", folder=at or self.folder, environment=environment
+        )
+
+
+def identity(git: Git) -> list[str]:
+    """git refuses to commit for a person whose name it does not know."""
+    try:
+        git("config", "user.email")
+        return []
+    except CommandError:
+        return ["-c", "user.name=image source", "-c", "user.email=image-source@localhost"]
+
+
+def wait_for_image(
+    account: Account, outputs: Mapping[str, str], commit: str, say: Callable[[str], None], poll: float = 0.5
+) -> Image:
+    """Wait for the build that the push caused and for its image.
+
+    Raises CommandError when no build of that commit begins, the build fails, or it left no image.
+    """
+    build = follow_build(account.client("codebuild"), outputs["ImageBuildProjectName"], commit, say, poll)
+    if build["buildStatus"] != "SUCCEEDED":
+        ended = f"build {build['id']} ended {build['buildStatus']}: {causes_of(build)}"
+        raise CommandError(f"{ended}\n\n{log_of(account, build)[-3000:]}")
+    repository, tag = outputs["ImageRepositoryName"], exported(build).get("IMAGE_TAG", commit)
+    ecr = account.client("ecr")
+    try:
+        details = ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]
+    except ClientError as error:
+        raise CommandError(f"the build succeeded, but ECR holds no image tagged {tag}: {error}") from error
+    if not details:
+        raise CommandError(f"the build succeeded, but ECR holds no image tagged {tag}")
+    uri = ecr.describe_repositories(repositoryNames=[repository])["repositories"][0]["repositoryUri"]
+    remarks = [line for line in log_of(account, build).splitlines() if WITHOUT_RUN in line]
+    return Image(
+        f"{uri}@{details[0]['imageDigest']}", commit, build["id"], remarks[0].strip() if remarks else ""
+    )
+
+
+def follow_build(
+    codebuild: Any, project: str, commit: str, say: Callable[[str], None], poll: float
+) -> dict[str, Any]:
+    begun = time.monotonic()
+    phase = ""
+    while True:
+        build = newest_build(codebuild, project, commit)
+        if build and build.get("currentPhase", "") != phase:
+            phase = build.get("currentPhase", "")
+            say(f"build {build['id'].split(':')[-1][:8]}: {phase.lower()}")
+        if build and build["buildStatus"] != "IN_PROGRESS":
+            return build
+        waited = time.monotonic() - begun
+        if build is None and waited > SECONDS_TO_START_BUILDING:
+            raise CommandError(f"the push of {commit} started no build of {project}")
+        if waited > SECONDS_TO_BUILD:
+            raise CommandError(f"the build of {commit} did not end within {SECONDS_TO_BUILD / 3600:g} hours")
+        time.sleep(poll)
+
+
+def newest_build(codebuild: Any, project: str, commit: str) -> dict[str, Any] | None:
+    ids = codebuild.list_builds_for_project(projectName=project, sortOrder="DESCENDING")["ids"][:20]
+    builds: list[dict[str, Any]] = codebuild.batch_get_builds(ids=ids)["builds"] if ids else []
+    of_commit = [b for b in builds if commit in (b.get("sourceVersion"), b.get("resolvedSourceVersion"))]
+    return max(of_commit, key=lambda build: str(build.get("startTime", "")), default=None)
+
+
+def exported(build: Mapping[str, Any]) -> dict[str, str]:
+    """The variables that buildspec.yml exports; the image's tag is among them."""
+    return {each["name"]: each["value"] for each in build.get("exportedEnvironmentVariables") or []}
+
+
+def causes_of(build: Mapping[str, Any]) -> str:
+    """What the phases that failed say of themselves."""
+    contexts = (context for phase in build.get("phases", []) for context in phase.get("contexts") or [])
+    return "; ".join(str(context["message"]) for context in contexts if context.get("message"))
+
+
+def log_of(account: Account, build: Mapping[str, Any]) -> str:
+    """The build's log out of CloudWatch Logs; empty while it has none."""
+    place = build.get("logs", {})
+    if not place.get("groupName") or not place.get("streamName"):
+        return ""
+    try:
+        events = account.client("logs").get_log_events(
+            logGroupName=place["groupName"], logStreamName=place["streamName"], startFromHead=True
+        )["events"]
+    except ClientError:
+        return ""
+    return "\n".join(str(event["message"]).rstrip("\n") for event in events)

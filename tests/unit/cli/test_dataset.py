@@ -1,0 +1,67 @@
+"""What a folder must be before it is dropped, and how it arrives."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local.cli import dataset
+from local.cli.failure import CommandError
+
+
+class Bucket:
+    """An S3 client that remembers the order of uploads."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []
+
+    def put_object(self, Bucket: str, Key: str, **_: Any) -> dict[str, str]:  # noqa: N803 - boto3's names
+        self.keys.append(Key)
+        return {"VersionId": f"version-of-{Key}"}
+
+    def upload_file(self, filename: str, bucket: str, key: str, **_: Any) -> None:
+        assert Path(filename).is_file()
+        self.keys.append(key)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "my cats"
+    (folder / "2_sks cat").mkdir(parents=True)
+    for name in ("manifest.json", "2_sks cat/a.jpg", "2_sks cat/a.txt", "2_sks cat/b.jpg", ".DS_Store"):
+        (folder / name).write_bytes(b"{}")
+    return folder
+
+
+def test_a_folder_without_manifest_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r'no manifest\.json.*"version": 1'):
+        dataset.files_of(tmp_path)
+
+
+def test_a_file_is_no_dataset(folder: Path) -> None:
+    with pytest.raises(CommandError, match="is no folder"):
+        dataset.files_of(folder / "manifest.json")
+
+
+def test_every_visible_file_arrives_under_the_datasets_prefix(folder: Path) -> None:
+    bucket = Bucket()
+    dropped = dataset.drop(bucket, "photos", folder)
+    assert sorted(bucket.keys) == [
+        "datasets/my-cats/2_sks cat/a.jpg",
+        "datasets/my-cats/2_sks cat/a.txt",
+        "datasets/my-cats/2_sks cat/b.jpg",
+        "datasets/my-cats/manifest.json",
+    ]
+    assert dropped.manifest_key == "datasets/my-cats/manifest.json"
+    assert dropped.manifest_version == "version-of-datasets/my-cats/manifest.json"
+    assert (dropped.files, dropped.size) == (4, 8)
+
+
+def test_the_manifest_is_not_always_last(folder: Path) -> None:
+    places = set()
+    for seed in range(20):
+        bucket = Bucket()
+        dataset.drop(bucket, "photos", folder, random.Random(seed))
+        places.add(bucket.keys.index("datasets/my-cats/manifest.json"))
+    assert places == {0, 1, 2, 3}
