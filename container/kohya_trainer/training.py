@@ -120,7 +120,7 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     _check_steps(watch)
     _deliver(output, written, options, folders.model, history.path)
     facts = _facts(environment, inputs, table, dataset, base_model, final, model, ended, watch, resume, began)
-    write_provenance(folders.model, facts)
+    write_provenance(folders.model, {**facts, "model": written.name})
     log.note(f"proved {written.name}: {model.tensors} tensors, rank {model.rank}, norm {model.up_norm:.4g}")
 
 

@@ -1,0 +1,98 @@
+"""ECR, CodeBuild and CodeCommit.
+
+The training image, the builds that make it and the source that they build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from fine_tuning.aws.sdk import client
+from fine_tuning.aws.translation import code_of, translated
+
+if TYPE_CHECKING:
+    from types_boto3_codebuild.client import CodeBuildClient
+    from types_boto3_codecommit.client import CodeCommitClient
+    from types_boto3_ecr.client import ECRClient
+
+BRANCH = "main"
+TAG = "latest"
+_NEWEST_BUILDS = 10
+_NO_IMAGE = frozenset({"ImageNotFoundException"})
+_NO_BRANCH = frozenset({"BranchDoesNotExistException"})
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build of the image. `commit`: what it was started for, as far as it says."""
+
+    build_id: str
+    status: Literal["IN_PROGRESS", "SUCCEEDED", "FAILED", "FAULT", "TIMED_OUT", "STOPPED"]
+    commit: str | None
+
+
+class Images:
+    """The image of one deployment."""
+
+    def __init__(self, image_repository: str, source_repository: str, build_project: str) -> None:
+        self._image_repository = image_repository
+        self._source_repository = source_repository
+        self._build_project = build_project
+
+    def newest(self) -> str | None:
+        """`<registry>/<repository>@sha256:…` of the image tagged `latest`."""
+        ecr: ECRClient = client("ecr")
+        with translated(f"look for the image {self._image_repository}:{TAG}"):
+            try:
+                found = ecr.describe_images(
+                    repositoryName=self._image_repository, imageIds=[{"imageTag": TAG}]
+                )
+                repository = ecr.describe_repositories(repositoryNames=[self._image_repository])[
+                    "repositories"
+                ][0]
+            except ecr.exceptions.ClientError as cause:
+                if code_of(cause) not in _NO_IMAGE:
+                    raise
+                return None
+        details = found["imageDetails"]
+        return f"{repository['repositoryUri']}@{details[0]['imageDigest']}" if details else None
+
+    def source_commit(self) -> str | None:
+        """The tip of the source's main branch; None before the first push."""
+        codecommit: CodeCommitClient = client("codecommit")
+        with translated(f"look at the branch {BRANCH} of {self._source_repository}"):
+            try:
+                branch = codecommit.get_branch(repositoryName=self._source_repository, branchName=BRANCH)
+            except codecommit.exceptions.ClientError as cause:
+                if code_of(cause) not in _NO_BRANCH:
+                    raise
+                return None
+        return branch["branch"].get("commitId")
+
+    def builds(self) -> list[Build]:
+        """The newest builds, the newest first."""
+        codebuild: CodeBuildClient = client("codebuild")
+        with translated(f"list the builds of {self._build_project}"):
+            ids = codebuild.list_builds_for_project(projectName=self._build_project, sortOrder="DESCENDING")[
+                "ids"
+            ]
+            if not ids:
+                return []
+            found = {b["id"]: b for b in codebuild.batch_get_builds(ids=ids[:_NEWEST_BUILDS])["builds"]}
+        ordered = [found[one] for one in ids[:_NEWEST_BUILDS] if one in found]
+        return [
+            Build(b["id"], b["buildStatus"], b.get("resolvedSourceVersion") or b.get("sourceVersion"))
+            for b in ordered
+        ]
+
+    def start_build(self, commit: str) -> str:
+        """Starts the build of a commit; two runs that find no image at the same time start one build."""
+        codebuild: CodeBuildClient = client("codebuild")
+        token = hashlib.sha256(f"{self._build_project} {commit}".encode()).hexdigest()
+        with translated(f"start a build of {self._build_project}"):
+            answer = codebuild.start_build(
+                projectName=self._build_project, sourceVersion=commit, idempotencyToken=token
+            )
+        return answer["build"]["id"]

@@ -1,0 +1,74 @@
+"""SNS: e-mails, each published once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from fine_tuning.aws.sdk import client
+from fine_tuning.aws.translation import translated
+from fine_tuning.errors import ServiceUnavailableError
+from fine_tuning.messages import Message
+
+if TYPE_CHECKING:
+    from types_boto3_sns.client import SNSClient
+
+# Longer than an execution's name stays taken (90 days), so that no late event repeats a mail.
+_REMEMBERED_SECONDS = 100 * 24 * 3600
+
+
+class Mail:
+    """The topic, and the table that remembers what was published.
+
+    `context` gives the Lambda context, which tells Powertools when this invocation ends; after that another
+    one may publish what this one began.
+    """
+
+    def __init__(self, topic_arn: str, idempotency_table: str, context: Callable[[], Any]) -> None:
+        self._topic_arn = topic_arn
+        self._table = idempotency_table
+        self._context = context
+
+    def send_once(self, run_id: str, message: Message) -> str:
+        """The SNS message id.
+
+        Of this publication, or of the one that happened before for this run and kind.
+        """
+        from aws_lambda_powertools.utilities.idempotency import (
+            DynamoDBPersistenceLayer,
+            IdempotencyConfig,
+            idempotent_function,
+        )
+        from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAlreadyInProgressError
+
+        config = IdempotencyConfig(expires_after_seconds=_REMEMBERED_SECONDS, lambda_context=self._context())
+        layer = DynamoDBPersistenceLayer(table_name=self._table, boto3_client=client("dynamodb"))
+        once: Callable[..., str] = idempotent_function(
+            self._publish,
+            data_keyword_argument="identity",
+            persistence_store=layer,
+            config=config,
+            key_prefix="mail",
+        )
+        try:
+            return once(identity={"run_id": run_id, "kind": message.kind}, message=message)
+        except IdempotencyAlreadyInProgressError as cause:
+            raise ServiceUnavailableError(
+                f"Another delivery is publishing the mail '{message.kind}' of {run_id} right now.",
+                "Nothing to do; this one is tried again.",
+            ) from cause
+
+    def _publish(self, identity: dict[str, str], message: Message) -> str:
+        sns: SNSClient = client("sns")
+        attributes = {
+            name: {"DataType": "String", "StringValue": value}
+            for name, value in message.attributes(identity["run_id"])
+        }
+        with translated(f"publish the mail '{message.kind}'"):
+            answer = sns.publish(
+                TopicArn=self._topic_arn,
+                Subject=message.subject,
+                Message=message.body,
+                MessageAttributes=attributes,  # type: ignore[arg-type]
+            )
+        return answer["MessageId"]

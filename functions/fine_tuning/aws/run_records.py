@@ -1,0 +1,229 @@
+"""DynamoDB: the record of each run, and who claims which identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Literal
+
+from fine_tuning.aws.sdk import client
+from fine_tuning.aws.translation import code_of, translated
+from fine_tuning.errors import RunUnknownError
+from fine_tuning.run import Run
+from fine_tuning.statuses import predecessors
+
+if TYPE_CHECKING:
+    from types_boto3_dynamodb.client import DynamoDBClient
+
+_CONDITION_FAILED = "ConditionalCheckFailedException"
+_BY_PIPELINE_EXECUTION = "by-pipeline-execution"
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What became of a change of status.
+
+    `unchanged`: it has that status already; `refused`: another one is final or later.
+    """
+
+    outcome: Literal["changed", "unchanged", "refused"]
+    status: str
+
+
+class RunRecords:
+    """The run table. `clock` gives the time that goes into the history."""
+
+    def __init__(self, table_name: str, clock: Callable[[], datetime]) -> None:
+        self._table = table_name
+        self._clock = clock
+
+    @property
+    def _dynamodb(self) -> DynamoDBClient:
+        dynamodb: DynamoDBClient = client("dynamodb")
+        return dynamodb
+
+    def create(self, run: Run, execution_arn: str) -> bool:
+        """Writes the record RECEIVED; False where it exists already, whatever it has become."""
+        now = self._now()
+        record = {
+            **run.as_payload(),
+            "record_type": "run",
+            "status": "RECEIVED",
+            "dataset": run.dataset,
+            "created_at": now,
+            "updated_at": now,
+            "history": [{"status": "RECEIVED", "at": now}],
+            "execution_arn": execution_arn,
+            "report_uri": run.uri(run.report_key),
+            "notifications": [],
+        }
+        return self._put_once(record)
+
+    def get(self, run_id: str) -> dict[str, Any] | None:
+        with translated(f"read the record of {run_id}"):
+            answer = self._dynamodb.get_item(TableName=self._table, Key=_key(run_id), ConsistentRead=True)
+        return _plain(answer["Item"]) if "Item" in answer else None
+
+    def find(self, run_id: str) -> dict[str, Any]:
+        record = self.get(run_id)
+        if record is None:
+            raise RunUnknownError(f"There is no record of the run {run_id}.", "Drop the dataset again.")
+        return record
+
+    def run_id_of_pipeline_execution(self, pipeline_execution_id: str) -> str | None:
+        with translated(f"find the run of the pipeline execution {pipeline_execution_id}"):
+            answer = self._dynamodb.query(
+                TableName=self._table,
+                IndexName=_BY_PIPELINE_EXECUTION,
+                KeyConditionExpression="pipeline_execution_id = :id",
+                ExpressionAttributeValues=_typed({":id": pipeline_execution_id}),
+                Limit=1,
+            )
+        items = answer.get("Items", [])
+        return str(_plain(items[0])["run_id"]) if items else None
+
+    def advance(self, run_id: str, status: str, attributes: Mapping[str, Any] | None = None) -> Advance:
+        """Changes the status if it may follow the present one, and sets attributes with it."""
+        now = self._now()
+        allowed = sorted(predecessors(status))
+        places = {f":p{number}": name for number, name in enumerate(allowed)}
+        condition = f"#status IN ({', '.join(places)})" if places else "attribute_not_exists(run_id)"
+        values = {":to": status, ":change": [{"status": status, "at": now}], ":none": [], **places}
+        extra = ["#status = :to", "history = list_append(if_not_exists(history, :none), :change)"]
+        if self._update(run_id, attributes or {}, condition, values, extra):
+            return Advance("changed", status)
+        current = str(self.find(run_id)["status"])
+        if current == status and attributes:
+            self._update(run_id, attributes, "#status = :is", {":is": status}, [])
+        return Advance("unchanged" if current == status else "refused", current)
+
+    def note(self, run_id: str, attributes: Mapping[str, Any]) -> None:
+        """Sets attributes without a change of status; nothing where there is no such run."""
+        self._update(run_id, attributes, "attribute_exists(run_id) AND attribute_exists(#status)", {}, [])
+
+    def forget_token(self, run_id: str, token: str) -> None:
+        """Removes an answered task token, unless the flow has stored a newer one."""
+        self._write(
+            run_id,
+            UpdateExpression="REMOVE task_token",
+            ConditionExpression="task_token = :token",
+            ExpressionAttributeValues=_typed({":token": token}),
+        )
+
+    def add_notification(self, run_id: str, kind: str, message_id: str) -> None:
+        """Lists a mail once, however often this is called for it."""
+        entry = {"kind": kind, "message_id": message_id}
+        known = {(n["kind"], n["message_id"]) for n in self.find(run_id).get("notifications", [])}
+        if (kind, message_id) not in known:
+            extra = ["notifications = list_append(if_not_exists(notifications, :none), :entry)"]
+            values = {":none": [], ":entry": [{**entry, "at": self._now()}]}
+            self._update(run_id, {}, "attribute_exists(run_id)", values, extra)
+
+    def claim(self, identity: str, run_id: str, instead_of: str | None = None) -> str:
+        """Claims an identity; the answer is the run that has it now.
+
+        Args:
+            instead_of: a run whose claim may be taken over, because it did not make a model.
+        """
+        key = f"identity#{identity}"
+        if self._put_once({"run_id": key, "claimed_by": run_id}):
+            return run_id
+        if instead_of is not None:
+            self._write(
+                key,
+                UpdateExpression="SET claimed_by = :by",
+                ConditionExpression="claimed_by = :before",
+                ExpressionAttributeValues=_typed({":by": run_id, ":before": instead_of}),
+            )
+        return str(self.find(key)["claimed_by"])
+
+    def _put_once(self, item: Mapping[str, Any]) -> bool:
+        with translated(f"record {item['run_id']}"):
+            try:
+                self._dynamodb.put_item(
+                    TableName=self._table,
+                    Item=_typed(item),
+                    ConditionExpression="attribute_not_exists(run_id)",
+                )
+            except self._dynamodb.exceptions.ConditionalCheckFailedException:
+                return False
+        return True
+
+    def _update(
+        self,
+        run_id: str,
+        attributes: Mapping[str, Any],
+        condition: str,
+        values: dict[str, Any],
+        extra: list[str],
+    ) -> bool:
+        """SET attributes and `extra` clauses under a condition; False where it does not hold."""
+        names = {f"#a{number}": name for number, name in enumerate(attributes)}
+        given = {f":a{number}": value for number, value in enumerate(attributes.values())}
+        clauses = [f"#a{number} = :a{number}" for number in range(len(attributes))]
+        clauses += [*extra, "updated_at = :now"]
+        expression = "SET " + ", ".join(clauses)
+        if "#status" in expression + condition:
+            names["#status"] = "status"
+        optional: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
+        return self._write(
+            run_id,
+            UpdateExpression=expression,
+            ConditionExpression=condition,
+            ExpressionAttributeValues=_typed({**given, **values, ":now": self._now()}),
+            **optional,
+        )
+
+    def _write(self, run_id: str, **arguments: Any) -> bool:
+        with translated(f"change the record of {run_id}"):
+            try:
+                self._dynamodb.update_item(TableName=self._table, Key=_key(run_id), **arguments)
+            except self._dynamodb.exceptions.ClientError as cause:
+                if code_of(cause) != _CONDITION_FAILED:
+                    raise
+                return False
+        return True
+
+    def _now(self) -> str:
+        return self._clock().isoformat(timespec="milliseconds")
+
+
+def _key(run_id: str) -> Any:
+    return _typed({"run_id": run_id})
+
+
+def _typed(item: Mapping[str, Any]) -> Any:
+    """Plain values as DynamoDB's typed ones; it knows decimals, not floats."""
+    from boto3.dynamodb.types import TypeSerializer
+
+    serializer = TypeSerializer()
+    return {name: serializer.serialize(_with_decimals(value)) for name, value in item.items()}
+
+
+def _plain(item: Mapping[str, Any]) -> dict[str, Any]:
+    from boto3.dynamodb.types import TypeDeserializer
+
+    deserializer = TypeDeserializer()
+    return {name: _without_decimals(deserializer.deserialize(value)) for name, value in item.items()}
+
+
+def _with_decimals(value: Any) -> Any:
+    if isinstance(value, float):
+        return Decimal(str(value))
+    if isinstance(value, Mapping):
+        return {name: _with_decimals(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_decimals(one) for one in value]
+    return value
+
+
+def _without_decimals(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, dict):
+        return {name: _without_decimals(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_without_decimals(one) for one in value]
+    return value

@@ -1,0 +1,113 @@
+"""SageMaker: one pipeline's executions and their training jobs, with their CloudWatch metrics."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fine_tuning.aws.sdk import client
+from fine_tuning.aws.translation import code_of, translated
+from fine_tuning.observation import METRICS, TERMINAL, Observation, observe, training_job_name
+
+if TYPE_CHECKING:
+    from types_boto3_cloudwatch.client import CloudWatchClient
+    from types_boto3_sagemaker.client import SageMakerClient
+
+_NAMESPACE = "/aws/sagemaker/TrainingJobs"
+_PERIOD_SECONDS = 60
+# Within a minute of a job the last step is the highest and the last ETA the lowest; a loss is noise, so
+# averaged.
+_STATISTICS = {"step": "Maximum", "total": "Maximum", "loss": "Average", "eta_seconds": "Minimum"}
+_NOT_THERE = frozenset({"ResourceNotFound", "ResourceNotFoundException", "ValidationException"})
+
+
+class Training:
+    """`clock` gives the time that an observation is made at."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+
+    @property
+    def _sagemaker(self) -> SageMakerClient:
+        sagemaker: SageMakerClient = client("sagemaker")
+        return sagemaker
+
+    def observe(self, pipeline_execution_arn: str) -> Observation:
+        """One look at the execution, its steps, its job and the job's latest metrics."""
+        with translated(f"look at {pipeline_execution_arn}"):
+            execution = self._sagemaker.describe_pipeline_execution(
+                PipelineExecutionArn=pipeline_execution_arn
+            )
+            steps = self._steps(pipeline_execution_arn)
+        name = training_job_name(steps)
+        job = self._job(name) if name else None
+        metrics = self._metrics(name, job) if name and job else {}
+        return observe(dict(execution), steps, job, metrics, self._clock())
+
+    def stop(self, pipeline_execution_arn: str) -> bool:
+        """Asks SageMaker to stop.
+
+        False where there is nothing left to stop. Safe to repeat: the token is the same.
+        """
+        token = hashlib.sha256(f"stop {pipeline_execution_arn}".encode()).hexdigest()
+        with translated(f"stop {pipeline_execution_arn}"):
+            try:
+                execution = self._sagemaker.describe_pipeline_execution(
+                    PipelineExecutionArn=pipeline_execution_arn
+                )
+                if execution["PipelineExecutionStatus"] in TERMINAL:
+                    return False
+                self._sagemaker.stop_pipeline_execution(
+                    PipelineExecutionArn=pipeline_execution_arn, ClientRequestToken=token
+                )
+            except self._sagemaker.exceptions.ClientError as cause:
+                if code_of(cause) not in _NOT_THERE:
+                    raise
+                return False
+        return True
+
+    def _steps(self, pipeline_execution_arn: str) -> list[dict[str, Any]]:
+        pages = self._sagemaker.get_paginator("list_pipeline_execution_steps").paginate(
+            PipelineExecutionArn=pipeline_execution_arn
+        )
+        return [dict(step) for page in pages for step in page.get("PipelineExecutionSteps", ())]
+
+    def _job(self, name: str) -> dict[str, Any] | None:
+        with translated(f"look at the training job {name}"):
+            try:
+                return dict(self._sagemaker.describe_training_job(TrainingJobName=name))
+            except self._sagemaker.exceptions.ClientError as cause:
+                if code_of(cause) not in _NOT_THERE:
+                    raise
+                return None
+
+    def _metrics(self, job_name: str, job: dict[str, Any]) -> dict[str, float]:
+        """The latest value of each metric, in one request. Metrics are shown, never decided on."""
+        cloudwatch: CloudWatchClient = client("cloudwatch")
+        now = self._clock()
+        start = job.get("TrainingStartTime") or job.get("CreationTime") or now - timedelta(hours=1)
+        queries: list[Any] = [
+            {
+                "Id": name,
+                "MetricStat": {
+                    "Metric": {
+                        "Namespace": _NAMESPACE,
+                        "MetricName": metric,
+                        "Dimensions": [{"Name": "TrainingJobName", "Value": job_name}],
+                    },
+                    "Period": _PERIOD_SECONDS,
+                    "Stat": _STATISTICS[name],
+                },
+            }
+            for name, metric in METRICS.items()
+        ]
+        with translated(f"read the metrics of {job_name}"):
+            answer = cloudwatch.get_metric_data(
+                MetricDataQueries=queries,
+                StartTime=start - timedelta(seconds=_PERIOD_SECONDS),
+                EndTime=now + timedelta(seconds=_PERIOD_SECONDS),
+                ScanBy="TimestampDescending",
+            )
+        return {METRICS[r["Id"]]: r["Values"][0] for r in answer["MetricDataResults"] if r.get("Values")}

@@ -1,0 +1,59 @@
+"""Which of image, build and source decides how a run comes to its training image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+
+class Build(Protocol):
+    """A build of the image; `commit` is what it was started for, as far as it says."""
+
+    @property
+    def build_id(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def commit(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class ImageDecision:
+    """What to do next. `starts_build`: nothing is building the source's tip, and somebody must."""
+
+    status: Literal["ready", "building", "failed", "no_source"]
+    build_id: str | None = None
+    starts_build: bool = False
+
+
+def decide(image: str | None, builds: Sequence[Build], commit: str | None) -> ImageDecision:
+    """The image if there is one; else the running build; else a build of the source's tip.
+
+    Args:
+        image: uri with digest of the image tagged `latest`.
+        builds: the newest first.
+        commit: tip of the source's main branch, None before the first push.
+    """
+    if image is not None:
+        return ImageDecision("ready")
+    running = next((build for build in builds if build.status == "IN_PROGRESS"), None)
+    if running is not None:
+        return ImageDecision("building", running.build_id)
+    if commit is None:
+        return ImageDecision("no_source")
+    newest = builds[0] if builds else None
+    # A build stopped by a person, or one of an older commit, says nothing about this commit. One that says no
+    # commit was of the tip at its time, so it counts.
+    if (
+        newest is not None
+        and newest.status in ("FAILED", "FAULT", "TIMED_OUT")
+        and newest.commit in (commit, None)
+    ):
+        return ImageDecision("failed", newest.build_id)
+    if newest is not None and newest.status == "SUCCEEDED" and newest.commit == commit:
+        # It succeeded and yet there is no image: whoever deleted the image wants it built, but the same
+        # idempotency token would only return the old build for five minutes, which then counts as running or
+        # done.
+        return ImageDecision("building", newest.build_id, starts_build=True)
+    return ImageDecision("building", None, starts_build=True)

@@ -1,0 +1,212 @@
+"""The manifest: its judgement, and what the later steps read of it.
+
+`manifest.schema.json` is the generated copy of events/manifest.schema.json, the one list of keys.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from fine_tuning import strict_json
+from fine_tuning.findings import Finding, error
+from fine_tuning.nearest import did_you_mean
+from fine_tuning.run import MANIFEST_NAME
+
+if TYPE_CHECKING:
+    from jsonschema_rs import ValidationError, Validator
+
+LARGEST_MANIFEST = 1024 * 1024  # bytes
+DEFAULT_PRESET = "sdxl-character"
+DEFAULT_REPEATS = 10
+_SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")
+_SHOWN_VALUE = 80  # characters of a bad value that a message repeats
+
+
+@dataclass(frozen=True)
+class DeclaredFile:
+    """A file that the manifest promises. Size in bytes; None where it says nothing."""
+
+    path: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An accepted manifest with its defaults filled in. `document` is what the user wrote."""
+
+    document: Mapping[str, Any]
+    trigger_word: str | None = None
+    repeats: int = DEFAULT_REPEATS
+    preset: str = DEFAULT_PRESET
+    config: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[DeclaredFile, ...] = ()
+    images: int | None = None
+    sample_prompts: tuple[str, ...] = ()
+    instance_types: tuple[str, ...] = ()
+    spot: bool = False
+    max_cost_usd: float | None = None
+    base_model: str | None = None
+    validation_split: float | None = None
+    privacy: bool = False
+    licence: str | None = None
+    force: bool = False
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Manifest:
+        """Of a document that `judge` accepted."""
+        given = {key: value for key, value in document.items() if key != "version"}
+        for name in ("repeats", "images"):
+            if name in given:
+                given[name] = int(given[name])  # to JSON Schema 10.0 is an integer
+        for name in ("sample_prompts", "instance_types"):
+            given[name] = tuple(given.get(name, ()))
+        given["files"] = tuple(DeclaredFile(**declared) for declared in given.get("files", ()))
+        return cls(document=document, **given)
+
+
+def too_large(size: int) -> Finding | None:
+    """The finding for a manifest of more than 1 MiB; asked before it is read."""
+    if size <= LARGEST_MANIFEST:
+        return None
+    return error(
+        "manifest-too-large",
+        MANIFEST_NAME,
+        f"The manifest has {size} bytes; 1 MiB ({LARGEST_MANIFEST} bytes) is the limit.",
+        "Leave out `files`, or give `images`, the number of images, instead.",
+    )
+
+
+def judge(content: bytes) -> tuple[Manifest | None, list[Finding]]:
+    """The manifest of the object's bytes, or None and every reason against it."""
+    try:
+        document = strict_json.parse(content)
+    except strict_json.NotStrictJsonError as refusal:
+        message = f"The manifest is not strict JSON: {refusal}."
+        return None, [error(f"manifest-{refusal.code}", MANIFEST_NAME, message, _JSON_REMEDIES[refusal.code])]
+    if not isinstance(document, dict):
+        message = f"The manifest holds {_kind(document)}, not an object."
+        return None, [error("manifest-not-an-object", MANIFEST_NAME, message, 'Begin with {"version": 1}.')]
+    findings = [finding for problem in _validator().iter_errors(document) for finding in _explain(problem)]
+    findings += _misplaced_paths(document.get("files"))
+    return (None, findings) if findings else (Manifest.from_document(document), [])
+
+
+_JSON_REMEDIES = {
+    "json-byte-order-mark": "Save the file as UTF-8 without byte order mark.",
+    "json-not-utf8": "Save the file as UTF-8.",
+    "json-invalid": "Correct the file there; any JSON checker shows the place.",
+    "json-too-deep": "Write the manifest as docs and schema show; it needs four levels.",
+    "json-repeated-key": "Keep one of the two.",
+    "json-not-a-number": "Write a finite number.",
+}
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads(_SCHEMA_FILE.read_bytes())
+    return schema
+
+
+@cache
+def _validator() -> Validator:
+    import jsonschema_rs  # only the first step judges a manifest
+
+    return jsonschema_rs.Draft202012Validator(_schema())
+
+
+def _explain(problem: ValidationError) -> list[Finding]:
+    """A schema violation in words, with the JSON pointer of the value; one finding for each unknown key."""
+    place = "".join(f"/{part}" for part in problem.instance_path)
+    where = f"At {place}: " if place else ""
+    rule = problem.kind.name
+    if rule == "additionalProperties":
+        known = _known_keys(problem.instance_path)
+        remedy = f"Remove it, or use one of: {', '.join(known)}."
+        return [
+            error(
+                "manifest-unknown-key",
+                MANIFEST_NAME,
+                f"{where}'{key[:_SHOWN_VALUE]}' is not a key.{did_you_mean(key, known)}",
+                remedy,
+            )
+            for key in problem.kind.as_dict()["unexpected"]
+        ]
+    if rule == "not":
+        return [
+            error(
+                "manifest-invalid", MANIFEST_NAME, "Both `files` and `images` are given.", "Give one of them."
+            )
+        ]
+    if not place:
+        message = f"{_shortened(problem.message)}."
+        return [error("manifest-invalid", MANIFEST_NAME, message, 'Begin with {"version": 1}.')]
+    description = _schema_at(problem.instance_path).get("description")
+    remedy = (
+        f"What belongs there: {description}"
+        if description
+        else "Correct it as events/manifest.schema.json says."
+    )
+    return [error("manifest-invalid", MANIFEST_NAME, f"{where}{_shortened(problem.message)}.", remedy)]
+
+
+def _schema_at(path: list[str | int]) -> dict[str, Any]:
+    """The subschema that describes the value at an instance path; empty where none does."""
+    schema: dict[str, Any] = _schema()
+    for part in path:
+        below = schema.get("items") if isinstance(part, int) else schema.get("properties", {}).get(part)
+        if not isinstance(below, dict):
+            return {}
+        schema = below
+    return schema
+
+
+def _known_keys(path: list[str | int]) -> list[str]:
+    return list(_schema_at(path).get("properties", {}))
+
+
+def _misplaced_paths(files: Any) -> list[Finding]:
+    """Paths that leave the dataset or could name two things.
+
+    What is no list of paths is the schema's business.
+    """
+    findings: list[Finding] = []
+    seen: set[str] = set()
+    for number, declared in enumerate(files if isinstance(files, list) else ()):
+        path = declared.get("path") if isinstance(declared, dict) else None
+        if not isinstance(path, str) or not path:
+            continue
+        where = f"At /files/{number}/path: '{path[:_SHOWN_VALUE]}'"
+        if not is_inside(path):
+            remedy = "Write the path relative to the manifest, with forward slashes and without '.' and '..'."
+            findings.append(
+                error("manifest-path-outside", MANIFEST_NAME, f"{where} leaves the dataset.", remedy)
+            )
+        elif path in seen:
+            message = f"{where} is declared twice."
+            findings.append(error("manifest-path-repeated", MANIFEST_NAME, message, "Declare it once."))
+        seen.add(path)
+    return findings
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative S3 path stays below its prefix, also when it becomes a path on a disk."""
+    parts = path.split("/")
+    if PurePosixPath(path).is_absolute() or "\\" in path or any(part in ("", ".", "..") for part in parts):
+        return False
+    return not any(unicodedata.category(character).startswith("C") for character in path)
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= 300 else f"{message[:200]} … {message[-90:]}"
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null")

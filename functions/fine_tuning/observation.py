@@ -1,0 +1,124 @@
+"""What SageMaker says about a pipeline execution and its training job, as one flat document.
+
+Sources: DescribePipelineExecution, ListPipelineExecutionSteps, DescribeTrainingJob and CloudWatch's metrics
+    of the
+namespace /aws/sagemaker/TrainingJobs. Pure: the answers come in as dictionaries.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from fine_tuning.quote import price_per_hour
+
+TERMINAL = frozenset({"Stopped", "Failed", "Succeeded", "CompletedWithFailures"})
+METRICS = {
+    "step": "train:step",
+    "total": "train:total",
+    "loss": "train:loss",
+    "eta_seconds": "train:eta_seconds",
+}
+# SageMaker puts this before what the container wrote to /opt/ml/output/failure.
+_CONTAINER_FAILURE = re.compile(r"^AlgorithmError:\s*", re.IGNORECASE)
+_EXIT_CODE = re.compile(r",?\s*exit code:\s*\d+\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One look.
+
+    Numbers are None when unknown; `seconds` are billable ones, `cost_usd` is at the on-demand price.
+    """
+
+    status: str
+    terminal: bool
+    training_job: str | None
+    secondary_status: str | None
+    step: int | None
+    total: int | None
+    loss: float | None
+    eta_seconds: float | None
+    instance_type: str | None
+    spot: bool | None
+    seconds: int | None
+    cost_usd: float | None
+    reason: str | None
+    artifact: str | None
+    observed_at: str
+
+    def as_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def training_job_name(steps: Sequence[Mapping[str, Any]]) -> str | None:
+    """The name of the training job that ListPipelineExecutionSteps mentions; the latest started one."""
+    started = [step for step in steps if step.get("Metadata", {}).get("TrainingJob", {}).get("Arn")]
+    if not started:
+        return None
+    latest = max(started, key=lambda step: str(step.get("StartTime", "")))
+    arn: str = latest["Metadata"]["TrainingJob"]["Arn"]
+    return arn.rpartition("/")[2]
+
+
+def observe(
+    execution: Mapping[str, Any],
+    steps: Sequence[Mapping[str, Any]],
+    job: Mapping[str, Any] | None,
+    metrics: Mapping[str, float],
+    now: datetime,
+) -> Observation:
+    """The observation.
+
+    Args:
+        execution: DescribePipelineExecution.
+        steps: PipelineExecutionSteps, all pages.
+        job: DescribeTrainingJob, None before there is a job.
+        metrics: metric name → latest value, as far as there are any.
+    """
+    status: str = execution["PipelineExecutionStatus"]
+    job = job or {}
+    seconds = job.get("BillableTimeInSeconds", job.get("TrainingTimeInSeconds"))
+    instance_type = job.get("ResourceConfig", {}).get("InstanceType")
+    finals = {m["MetricName"]: m["Value"] for m in job.get("FinalMetricDataList", ())}
+    values = {name: _finite(metrics.get(metric, finals.get(metric))) for name, metric in METRICS.items()}
+    price = price_per_hour(instance_type) if instance_type else None
+    return Observation(
+        status=status,
+        terminal=status in TERMINAL,
+        training_job=job.get("TrainingJobName"),
+        secondary_status=job.get("SecondaryStatus"),
+        step=_whole(values["step"]),
+        total=_whole(values["total"]),
+        loss=values["loss"],
+        eta_seconds=values["eta_seconds"],
+        instance_type=instance_type,
+        spot=job.get("EnableManagedSpotTraining"),
+        seconds=seconds,
+        cost_usd=None if price is None or seconds is None else round(seconds / 3600 * price, 2),
+        reason=_reason(execution, steps, job),
+        artifact=job.get("ModelArtifacts", {}).get("S3ModelArtifacts") or None,
+        observed_at=now.isoformat(timespec="seconds"),
+    )
+
+
+def _reason(
+    execution: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], job: Mapping[str, Any]
+) -> str | None:
+    """The most exact reason: the container's own words, then the step's, then the execution's."""
+    candidates = [job.get("FailureReason"), *(step.get("FailureReason") for step in steps)]
+    candidates.append(execution.get("FailureReason"))
+    reason = next((str(candidate) for candidate in candidates if candidate), None)
+    return _EXIT_CODE.sub("", _CONTAINER_FAILURE.sub("", reason)) if reason else None
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,292 @@
+"""The plan of a run: findings merged, buckets and steps computed, time and cost quoted, everything resolved.
+
+Pure: `plan` takes what was inspected and read, and returns the documents to write. plan.json is version 1 of
+docs/contracts.md.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fine_tuning import buckets, quote
+from fine_tuning.base_model import BaseModel, BaseModelElsewhereError, base_model
+from fine_tuning.configuration import CAPTION_EXTENSION, Configuration, resolve
+from fine_tuning.findings import Finding, error, has_errors, in_order, note, warning
+from fine_tuning.inventory import InspectedFile
+from fine_tuning.layout import Layout, lay_out
+from fine_tuning.manifest import Manifest
+from fine_tuning.run import MANIFEST_NAME, TOML_NAME, Run
+from fine_tuning.schedule import Schedule, schedule
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the stack allows. `max_cost_usd` None: no limit."""
+
+    kohya_version: str
+    instance_types: tuple[str, ...]
+    volume_gb: int
+    max_runtime_seconds: int
+    max_cost_usd: float | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The outcome of planning.
+
+    Attributes:
+        plan: plan.json, None when rejected.
+        summary: the plan as the flow and the record hold it, None when rejected.
+        config: options of config.toml.
+        buckets: aspect buckets of an epoch, for the report.
+    """
+
+    findings: tuple[Finding, ...]
+    plan: dict[str, Any] | None = None
+    summary: dict[str, Any] | None = None
+    quote: quote.Quote | None = None
+    config: dict[str, Any] | None = None
+    base_model: BaseModel | None = None
+    buckets: tuple[buckets.Bucket, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        return self.plan is not None
+
+
+def plan(
+    run: Run,
+    manifest: Manifest,
+    files: Sequence[InspectedFile],
+    toml: bytes | None,
+    found: Sequence[Finding],
+    limits: Limits,
+) -> Decision:
+    """Judges a dataset whose files were all inspected.
+
+    Args:
+        files: every file of the inventory; `found`: what inspection says of them.
+        toml: content of the user's configuration in the inventoried version, None without one.
+    """
+    configuration = resolve(manifest, toml, limits.kohya_version)
+    layout = lay_out(files, manifest.repeats, manifest.trigger_word, CAPTION_EXTENSION)
+    findings = [*found, *configuration.findings, *layout.findings, *_about_dataset(files, layout)]
+    model = None
+    try:
+        model = base_model(manifest.base_model, configuration.hub_model, run.bucket)
+    except BaseModelElsewhereError as problem:
+        findings.append(error("base-model-elsewhere", MANIFEST_NAME, problem.cause, problem.remedy))
+    try:
+        options = buckets.BucketOptions.of_config(configuration.values)
+        filled = buckets.fill(layout.folders, options)
+    except buckets.BucketOptionsError as problem:
+        remedy = "Correct resolution or the bucket options in the configuration."
+        findings.append(error("option-invalid", _source(configuration), f"{problem}.".capitalize(), remedy))
+        return Decision(tuple(in_order(findings)))
+    if not layout.images or model is None:
+        return Decision(tuple(in_order(findings)))
+    return _decide(run, manifest, layout, configuration, model, options, filled, findings, limits)
+
+
+def _decide(
+    run: Run,
+    manifest: Manifest,
+    layout: Layout,
+    configuration: Configuration,
+    model: BaseModel,
+    options: buckets.BucketOptions,
+    filled: list[buckets.Bucket],
+    findings: list[Finding],
+    limits: Limits,
+) -> Decision:
+    values = configuration.values
+    batch_size: int = values.get("train_batch_size", 1)
+    per_epoch = buckets.batches(filled, batch_size)
+    length, notes = schedule(configuration.layers, per_epoch, values.get("gradient_accumulation_steps", 1))
+    instance_type = (manifest.instance_types or limits.instance_types)[0]
+    image_count = sum(len(folder.images) for folder in layout.folders)
+    quoted = quote.quote(instance_type, length.total_steps, image_count, options.resolution, values)
+    findings = [*findings, *notes, *_about_quote(quoted, manifest, limits)]
+    if has_errors(findings):
+        return Decision(tuple(in_order(findings)), quote=quoted, buckets=tuple(filled))
+    return Decision(
+        findings=tuple(in_order(findings)),
+        plan=_document(run, manifest, layout, configuration, model, length, limits),
+        summary={
+            "total_steps": length.total_steps,
+            "max_runtime_seconds": quote.max_runtime_seconds(quoted.seconds, limits.max_runtime_seconds),
+            "instance_type": instance_type,
+            "spot": manifest.spot,
+            "estimated_seconds": quoted.seconds,
+            "estimated_cost_usd": quoted.cost_usd,
+        },
+        quote=quoted,
+        # Complete: without a length the trainer silently makes 1600 steps.
+        config={**values, "max_train_steps": length.total_steps},
+        base_model=model,
+        buckets=tuple(filled),
+    )
+
+
+def _about_dataset(files: Sequence[InspectedFile], layout: Layout) -> list[Finding]:
+    images = [file for file in files if file.kind == "image"]
+    if not images:
+        message = "There is no image in the dataset's folder."
+        remedy = "Put images (.jpg, .png, .webp, .bmp) beside the manifest or into <repeats>_<token> folders."
+        return [error("dataset-without-images", "", message, remedy)]
+    readable = any(image.width for image in images)
+    unclear = any(finding.code == "layout-unclear" for finding in layout.findings)
+    if readable and not layout.images and not unclear:
+        message = "No image lies where training images are looked for."
+        remedy = "Put them beside the manifest or into <repeats>_<token> folders; reg/ is for regularization."
+        return [error("dataset-without-images", "", message, remedy)]
+    if layout.images and not any(
+        placed.target.endswith(CAPTION_EXTENSION)
+        for folder in layout.folders
+        if not folder.is_regularization
+        for placed in folder.files
+    ):
+        message = "None of the images has a caption."
+        remedy = "Put a .txt file of the same name beside each image, with a sentence that describes it."
+        return [error("dataset-without-captions", "", message, remedy)]
+    return []
+
+
+def _about_quote(quoted: quote.Quote, manifest: Manifest, limits: Limits) -> list[Finding]:
+    findings: list[Finding] = []
+    budgets = [limit for limit in (manifest.max_cost_usd, limits.max_cost_usd) if limit is not None]
+    if quoted.cost_usd is None:
+        message = f"No price of {quoted.instance_type} is known, so the cost cannot be quoted."
+        kind = error if budgets else warning
+        remedy = "Name another instance type" + (", or set no budget." if budgets else " for a quote.")
+        findings.append(kind("price-unknown", MANIFEST_NAME, message, remedy))
+    elif budgets and quoted.cost_usd > min(budgets):
+        message = f"The run is quoted at {quoted.cost_usd:.2f} USD; the budget is {min(budgets):.2f} USD."
+        remedy = (
+            "Train fewer steps, name a cheaper instance type, or raise max_cost_usd (manifest and stack)."
+        )
+        findings.append(error("budget-exceeded", MANIFEST_NAME, message, remedy))
+    if quoted.seconds > limits.max_runtime_seconds:
+        allowed = limits.max_runtime_seconds
+        message = f"The run is quoted at {quoted.seconds} s; this stack ends jobs after {allowed} s."
+        remedy = "Train fewer steps, name a faster instance type, or raise MaxTrainingRuntimeInSeconds."
+        findings.append(error("runtime-exceeded", MANIFEST_NAME, message, remedy))
+    if manifest.spot:
+        findings.append(
+            note("spot-quote", MANIFEST_NAME, "The quote is at the on-demand price; spot costs less.")
+        )
+    return findings
+
+
+def _document(
+    run: Run,
+    manifest: Manifest,
+    layout: Layout,
+    configuration: Configuration,
+    model: BaseModel,
+    length: Schedule,
+    limits: Limits,
+) -> dict[str, Any]:
+    values = configuration.values
+    rank: int = values.get("network_dim", 4)  # networks/lora.py: 4 where nothing is said
+    return {
+        "schema_version": 1,
+        "run_id": run.run_id,
+        "kohya_version": limits.kohya_version,
+        "dataset_prefix": run.uri(run.dataset_prefix),
+        "output_name": values.get("output_name") or _plain_name(run.dataset),
+        "layout": [folder.as_document() for folder in layout.folders],
+        "caption_extension": CAPTION_EXTENSION,
+        "total_steps": length.total_steps,
+        "epochs": length.epochs,
+        "batch_size": values.get("train_batch_size", 1),
+        "network": {
+            "module": values.get("network_module", "networks.lora"),
+            "rank": rank,
+            "alpha": float(values.get("network_alpha", 1)),
+            "train_text_encoder": not values.get("network_train_unet_only", False),
+        },
+        "base_model": model.as_document(),
+        "sample_prompts": list(manifest.sample_prompts),
+        "trigger_word": manifest.trigger_word,
+        "licence": manifest.licence,
+        "privacy": manifest.privacy,
+        "seed": values.get("seed", 1234),
+    }
+
+
+def pipeline_parameters(run: Run, decision: Decision, limits: Limits) -> list[dict[str, str]]:
+    """The SageMaker pipeline's parameters, all strings as its API has them.
+
+    The image is added by the flow.
+    """
+    summary, model = decision.summary or {}, decision.base_model
+    inputs = run.uri(f"{run.prefix}input/")
+    values = {
+        "InputS3DatasetLocation": run.uri(run.dataset_prefix),
+        "InputS3ConfigurationLocation": inputs,
+        # A channel over an empty prefix is refused, so without a base model of its own it shows the run's
+        # inputs.
+        "InputS3ModelLocation": model.id if model and model.kind == "channel" else inputs,
+        "OutputS3ModelLocation": run.uri(f"{run.prefix}output/"),
+        "CheckpointS3Location": run.uri(f"checkpoints/{run.run_id}/"),
+        "TrainingInstanceType": summary["instance_type"],
+        "TrainingVolumeSizeInGB": limits.volume_gb,
+        "MaxTrainingRuntimeInSeconds": summary["max_runtime_seconds"],
+        "TrainingMode": "spot" if summary["spot"] else "on-demand",
+        "RunId": run.run_id,
+    }
+    if summary["spot"]:
+        values["MaxWaitTimeInSeconds"] = 2 * summary["max_runtime_seconds"]
+    return [{"Name": name, "Value": str(value)} for name, value in values.items()]
+
+
+def _plain_name(dataset: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-.")[:64] or "lora"
+
+
+def _source(configuration: Configuration) -> str:
+    """The file whose bucket options are to be corrected."""
+    names = (
+        "resolution",
+        "enable_bucket",
+        "min_bucket_reso",
+        "max_bucket_reso",
+        "bucket_reso_steps",
+        "bucket_no_upscale",
+    )
+    return TOML_NAME if any(name in configuration.layers[1] for name in names) else MANIFEST_NAME
+
+
+def report(decision: Decision) -> dict[str, Any]:
+    """report.json of a dataset that was planned or rejected (events/report.schema.json)."""
+    facts = {**decision.summary, "buckets": _bucket_table(decision)} if decision.summary else None
+    return {
+        "accepted": decision.accepted,
+        "findings": [finding.as_document() for finding in decision.findings],
+        "plan": facts,
+        "quote": decision.quote.as_document() if decision.quote else None,
+    }
+
+
+def _bucket_table(decision: Decision) -> list[dict[str, int]]:
+    batch_size: int = (decision.config or {}).get("train_batch_size", 1)
+    return [
+        {
+            "width": bucket.size[0],
+            "height": bucket.size[1],
+            "images": bucket.images,
+            "batches": math.ceil(bucket.images / batch_size),
+        }
+        for bucket in decision.buckets
+    ]
+
+
+def rejection(findings: Sequence[Finding]) -> dict[str, Any]:
+    """report.json of what was rejected before it could be planned."""
+    documents = [finding.as_document() for finding in in_order(findings)]
+    return {"accepted": False, "findings": documents, "plan": None, "quote": None}

@@ -1,0 +1,103 @@
+"""The functions' environment, typed. The names are those of docs/contracts.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from fine_tuning.errors import ConfigurationError
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Reads a variable when it is asked for, because a function is given only those that it needs."""
+
+    environment: Mapping[str, str]
+
+    @property
+    def bucket_name(self) -> str:
+        return self._read("BUCKET_NAME", str)
+
+    @property
+    def run_table_name(self) -> str:
+        return self._read("RUN_TABLE_NAME", str)
+
+    @property
+    def idempotency_table_name(self) -> str:
+        return self._read("IDEMPOTENCY_TABLE_NAME", str)
+
+    @property
+    def topic_arn(self) -> str:
+        return self._read("TOPIC_ARN", str)
+
+    @property
+    def state_machine_arn(self) -> str:
+        return self._read("STATE_MACHINE_ARN", str)
+
+    @property
+    def pipeline_name(self) -> str:
+        return self._read("PIPELINE_NAME", str)
+
+    @property
+    def image_repository_name(self) -> str:
+        return self._read("IMAGE_REPOSITORY_NAME", str)
+
+    @property
+    def source_repository_name(self) -> str:
+        return self._read("SOURCE_REPOSITORY_NAME", str)
+
+    @property
+    def build_project_name(self) -> str:
+        return self._read("BUILD_PROJECT_NAME", str)
+
+    @property
+    def kohya_version(self) -> str:
+        return self._read("KOHYA_VERSION", str)
+
+    @property
+    def instance_types(self) -> tuple[str, ...]:
+        """The ladder, cheapest first."""
+        names = self._read("INSTANCE_TYPES", str).split(",")
+        return tuple(name.strip() for name in names if name.strip())
+
+    @property
+    def training_volume_gb(self) -> int:
+        return self._read("TRAINING_VOLUME_GB", int)
+
+    @property
+    def max_training_runtime_seconds(self) -> int:
+        return self._read("MAX_TRAINING_RUNTIME_SECONDS", int)
+
+    @property
+    def max_cost_usd(self) -> float | None:
+        """None: the stack sets no limit."""
+        return self._read("MAX_COST_USD", float) if self.environment.get("MAX_COST_USD") else None
+
+    @property
+    def settle_seconds(self) -> int:
+        return self._read("SETTLE_SECONDS", int)
+
+    @property
+    def upload_wait_seconds(self) -> int:
+        return self._read("UPLOAD_WAIT_SECONDS", int)
+
+    @property
+    def shard_size(self) -> int:
+        return self._read("SHARD_SIZE", int)
+
+    def _read(self, name: str, kind: Callable[[str], _T]) -> _T:
+        text = self.environment.get(name, "")
+        if not text:
+            raise ConfigurationError(
+                f"The variable {name} is not set.", f"Set {name} for this function in template.yaml."
+            )
+        try:
+            return kind(text)
+        except ValueError as cause:
+            raise ConfigurationError(
+                f"The variable {name} is '{text}', which is not a number.",
+                f"Correct {name} in template.yaml.",
+            ) from cause

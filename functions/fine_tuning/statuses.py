@@ -1,0 +1,55 @@
+"""The statuses of a run, and which may follow which. Final ones never change again."""
+
+from __future__ import annotations
+
+FINAL = frozenset({"COMPLETED", "REJECTED", "REPEATED", "FAILED", "STOPPED"})
+
+_IN_ORDER = (
+    "RECEIVED",
+    "WAITING_FOR_UPLOAD",
+    "INSPECTING",
+    "PLANNED",
+    "WAITING_FOR_IMAGE",
+    "STARTING",
+    "TRAINING",
+    "VERIFYING",
+)
+_UP_TO_INSPECTING = frozenset(_IN_ORDER[:3])
+_UP_TO_STARTING = frozenset(_IN_ORDER[:6])
+
+# status → the statuses that it may follow. A flow may skip a station (nothing to wait for), never go back.
+_FOLLOWS: dict[str, frozenset[str]] = {
+    **{status: frozenset(_IN_ORDER[:place]) for place, status in enumerate(_IN_ORDER)},
+    "REJECTED": _UP_TO_INSPECTING,
+    "REPEATED": _UP_TO_STARTING - _UP_TO_INSPECTING,
+    "COMPLETED": frozenset({"TRAINING", "VERIFYING"}),
+    "FAILED": frozenset(_IN_ORDER),
+    "STOPPED": frozenset(_IN_ORDER),
+}
+
+# What each final mail makes of the run.
+OF_MAIL = {
+    "rejected": "REJECTED",
+    "repeated": "REPEATED",
+    "completed": "COMPLETED",
+    "failed": "FAILED",
+    "stopped": "STOPPED",
+    "image-missing": "FAILED",
+}
+
+
+def predecessors(status: str) -> frozenset[str]:
+    """The statuses that `status` may follow."""
+    return _FOLLOWS[status]
+
+
+def may_follow(status: str, current: str) -> bool:
+    return current in _FOLLOWS[status]
+
+
+def is_final(status: str) -> bool:
+    return status in FINAL
+
+
+def is_in_flight(status: str) -> bool:
+    return status in _IN_ORDER

@@ -1,0 +1,75 @@
+"""Merges what was found, decides, and writes what the training job will read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from fine_tuning import configuration, plan
+from fine_tuning.aws.objects import Objects
+from fine_tuning.aws.run_records import RunRecords
+from fine_tuning.findings import Finding, error
+from fine_tuning.inventory import InspectedFile, as_lines
+from fine_tuning.manifest import Manifest
+from fine_tuning.run import MANIFEST_NAME, TOML_NAME, Run
+from fine_tuning.settings import Settings
+from fine_tuning.steps.reading import read_manifest
+
+
+def plan_run(
+    run: Run, result_keys: Sequence[str], settings: Settings, objects: Objects, records: RunRecords
+) -> dict[str, Any]:
+    """The decision, with the plan and the pipeline's parameters when accepted."""
+    manifest = read_manifest(run, objects)
+    files, findings = _results(result_keys, objects)
+    findings += _base_model_missing(run, manifest, objects)
+    limits = plan.Limits(
+        kohya_version=settings.kohya_version,
+        instance_types=settings.instance_types,
+        volume_gb=settings.training_volume_gb,
+        max_runtime_seconds=settings.max_training_runtime_seconds,
+        max_cost_usd=settings.max_cost_usd,
+    )
+    decision = plan.plan(run, manifest, files, _toml(run, files, objects), findings, limits)
+    objects.write_document(run.report_key, plan.report(decision))
+    if decision.plan is None or decision.config is None:
+        return {"decision": "rejected", "plan": None, "pipeline_parameters": []}
+    objects.write(run.config_key, configuration.as_toml(decision.config), "application/toml")
+    objects.write(run.inventory_key, as_lines(files), "application/jsonl")
+    objects.write(
+        run.plan_key, json.dumps(decision.plan, indent=1, ensure_ascii=False).encode(), "application/json"
+    )
+    records.advance(run.run_id, "PLANNED", {"plan": decision.summary})
+    return {
+        "decision": "accepted",
+        "plan": decision.summary,
+        "pipeline_parameters": plan.pipeline_parameters(run, decision, limits),
+    }
+
+
+def _results(keys: Sequence[str], objects: Objects) -> tuple[list[InspectedFile], list[Finding]]:
+    files: list[InspectedFile] = []
+    findings: list[Finding] = []
+    for key in keys:
+        result = objects.read_document(key)
+        files += [InspectedFile.from_document(document) for document in result["files"]]
+        findings += [Finding.from_document(document) for document in result["findings"]]
+    return sorted(files, key=lambda file: file.path), findings
+
+
+def _toml(run: Run, files: Sequence[InspectedFile], objects: Objects) -> bytes | None:
+    """The user's configuration in the version that the inventory names."""
+    version = next((file.version_id for file in files if file.path == TOML_NAME), None)
+    if not any(file.path == TOML_NAME for file in files):
+        return None
+    return objects.read(run.dataset_prefix + TOML_NAME, version)
+
+
+def _base_model_missing(run: Run, manifest: Manifest, objects: Objects) -> list[Finding]:
+    address = manifest.base_model or ""
+    prefix = f"s3://{run.bucket}/"
+    if not address.startswith(prefix) or objects.exists(address[len(prefix) :]):
+        return []
+    remedy = "Upload it there, or correct `base_model`."
+    return [error("base-model-missing", MANIFEST_NAME, f"There is no base model at {address}.", remedy)]

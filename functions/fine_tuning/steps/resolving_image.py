@@ -1,0 +1,34 @@
+"""Finds the training image, or sees to it that it is being built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fine_tuning.aws.images import Images
+from fine_tuning.aws.run_records import RunRecords
+from fine_tuning.image import decide
+from fine_tuning.run import Run
+
+_WAIT_SECONDS = 15
+
+
+def resolve_image(run: Run, images: Images, records: RunRecords) -> dict[str, Any]:
+    """Ready with the image by digest, building, failed, or no_source.
+
+    A running build is awaited, never duplicated.
+    """
+    image = images.newest()
+    builds = [] if image else images.builds()
+    commit = None if image else images.source_commit()
+    decision = decide(image, builds, commit)
+    build_id = decision.build_id
+    if decision.starts_build and commit is not None:
+        build_id = images.start_build(commit)
+    if decision.status == "building":
+        records.advance(run.run_id, "WAITING_FOR_IMAGE")
+    return {
+        "status": decision.status,
+        "image": image,
+        "build_id": build_id,
+        "wait_seconds": _WAIT_SECONDS if decision.status == "building" else 0,
+    }

@@ -1,0 +1,48 @@
+"""Lists the dataset, waits for the rest of it, and divides the inspection."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from fine_tuning import inventory
+from fine_tuning.aws.objects import Objects
+from fine_tuning.aws.run_records import RunRecords
+from fine_tuning.plan import rejection
+from fine_tuning.run import Run
+from fine_tuning.settings import Settings
+from fine_tuning.steps.reading import read_manifest
+
+
+def take_inventory(
+    run: Run, started_at: datetime, now: datetime, settings: Settings, objects: Objects, records: RunRecords
+) -> dict[str, Any]:
+    """Complete with shards, waiting, or expired with the report written."""
+    manifest = read_manifest(run, objects)
+    listed = inventory.without_manifest(objects.list_dataset(run.dataset_prefix))
+    state = inventory.completeness(
+        listed, manifest, started_at, now, settings.settle_seconds, settings.upload_wait_seconds
+    )
+    answer: dict[str, Any] = {
+        "status": state.status,
+        "wait_seconds": state.wait_seconds,
+        "missing": state.missing,
+        "shards": [],
+        "images": inventory.count_images(listed),
+    }
+    if state.status == "waiting":
+        records.advance(run.run_id, "WAITING_FOR_UPLOAD")
+        return answer
+    if state.status == "expired":
+        objects.write_document(run.report_key, rejection(state.findings))
+        return answer
+    files = [one.file for one in listed]
+    objects.write(run.files_key, inventory.as_lines(files), "application/jsonl")
+    for number, shard in enumerate(inventory.into_shards(files, settings.shard_size)):
+        key = run.shard_key(number)
+        document = {"files": [file.as_document() for file in shard]}
+        objects.write(key, json.dumps(document).encode(), "application/json")
+        answer["shards"].append({"key": key})
+    records.advance(run.run_id, "INSPECTING")
+    return answer

@@ -1,0 +1,78 @@
+"""Ends a run: the final status once, the e-mail once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fine_tuning import failure, messages, statuses
+from fine_tuning.aws.mail import Mail
+from fine_tuning.aws.objects import Objects
+from fine_tuning.aws.run_records import RunRecords
+from fine_tuning.errors import ConfigurationError
+from fine_tuning.messages import Message
+from fine_tuning.run import Run
+
+
+def tell(
+    run: Run, kind: str, facts: Mapping[str, Any], objects: Objects, records: RunRecords, mail: Mail
+) -> dict[str, str | None]:
+    """Records what `kind` makes of the run and mails it, unless the run ended otherwise before.
+
+    The mail goes out after the status, so that nobody reads of an end that the record does not know; a
+    failure in between is repaired by telling again.
+    """
+    message, attributes = _compose(run, kind, facts, objects, records)
+    status = statuses.OF_MAIL.get(kind)
+    if status is not None:
+        advance = records.advance(run.run_id, status, attributes)
+        if advance.outcome == "refused":
+            return {"status": advance.status, "message_id": None}
+    message_id = mail.send_once(run.run_id, message)
+    records.add_notification(run.run_id, kind, message_id)
+    return {"status": message.status, "message_id": message_id}
+
+
+def tell_ended_execution(
+    run: Run, status: str, why: failure.Failure, records: RunRecords, mail: Mail
+) -> str | None:
+    """Tells of a flow that ended without telling.
+
+    The answer is the SNS message id, None where it had told.
+    """
+    kind = "stopped" if status == "STOPPED" else "failed"
+    advance = records.advance(run.run_id, status, {"failure": why.as_document()})
+    if advance.outcome == "refused":
+        return None
+    message_id = mail.send_once(run.run_id, messages.FAILURES[kind](run, why))
+    records.add_notification(run.run_id, kind, message_id)
+    return message_id
+
+
+def _compose(
+    run: Run, kind: str, facts: Mapping[str, Any], objects: Objects, records: RunRecords
+) -> tuple[Message, dict[str, Any]]:
+    """The e-mail, and what the record keeps of the facts."""
+    if kind == "rejected":
+        return messages.rejected(run, objects.read_document(run.report_key)), {}
+    if kind == "repeated":
+        return messages.repeated(run, facts), {"repeats": facts["repeats"]}
+    if kind == "started":
+        return messages.started(run, facts), {}
+    if kind == "completed":
+        plan = records.find(run.run_id).get("plan", {})
+        kept = {"model": facts["model"], "observation": facts["observation"]}
+        return messages.completed(run, facts, plan), kept
+    if kind == "failed":
+        why = failure.of_flow(facts)
+        return messages.failed(run, why), {"failure": why.as_document()}
+    if kind == "stopped":
+        why = failure.of_stop(facts)
+        return messages.stopped(run, why), {"failure": why.as_document()}
+    if kind == "image-missing":
+        message = messages.image_missing(run)
+        cause = "There is no training image and no source to build one from."
+        return message, {
+            "failure": {"cause": cause, "remedy": "Run ./dev push-image-source, then drop the dataset again."}
+        }
+    raise ConfigurationError(f"There is no e-mail of the kind '{kind}'.", "Correct the state machine.")

@@ -1,0 +1,17 @@
+"""Records how a run came out and mails it (states Tell…)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fine_tuning.aws.deployment import deployment
+from fine_tuning.observability import observed
+from fine_tuning.run import Run
+from fine_tuning.steps.telling import tell
+
+
+@observed
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    using = deployment(context)
+    run, kind, facts = Run.from_payload(event["run"]), event["kind"], event.get("facts") or {}
+    return tell(run, kind, facts, using.objects, using.records, using.mail)

@@ -1,0 +1,17 @@
+"""Stops a training that nobody waits for (state StopTraining, and a rule on ended executions)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fine_tuning.aws.deployment import deployment
+from fine_tuning.observability import observed
+from fine_tuning.steps.stopping import stop, stop_ended_execution
+
+
+@observed
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    using = deployment(context)
+    if "detail" in event:
+        return stop_ended_execution(event, using.records, using.training, using.mail)
+    return stop(event["pipeline_execution_arn"], using.training)

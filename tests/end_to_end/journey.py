@@ -1,0 +1,165 @@
+"""A deployed stack as a test meets it: datasets go in, records, mails and training jobs come out."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import io
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import boto3
+from PIL import Image
+
+Answer = TypeVar("Answer")
+
+REGION = "us-east-1"
+FINAL = {"COMPLETED", "REJECTED", "REPEATED", "FAILED", "STOPPED"}
+# Enough for the rehearsal to learn something, little enough to be quick.
+QUICK = {"resolution": "256,256", "max_train_steps": 4, "train_batch_size": 2, "network_dim": 4, "network_alpha": 2}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One deployed stack on the embedded AWS."""
+
+    endpoint: str
+    home: Path
+    outputs: Mapping[str, str]
+
+    def client(self, service: str) -> Any:
+        return boto3.client(
+            service,
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+
+    @property
+    def bucket(self) -> str:
+        return self.outputs["BucketName"]
+
+    def put(self, key: str, body: bytes) -> str:
+        """Uploads one object; answers its version id."""
+        answer = self.client("s3").put_object(Bucket=self.bucket, Key=key, Body=body)
+        return str(answer["VersionId"])
+
+    def drop(self, name: str, files: Mapping[str, bytes], manifest: object = None) -> str:
+        """Uploads a dataset, the manifest last; answers its prefix. `manifest` may be raw bytes."""
+        prefix = f"datasets/{name}/"
+        for path, body in files.items():
+            self.put(prefix + path, body)
+        body = manifest if isinstance(manifest, bytes) else json.dumps(manifest or quick_manifest()).encode()
+        self.put(prefix + "manifest.json", body)
+        return prefix
+
+    def records(self, prefix: str) -> list[dict[str, Any]]:
+        """The run records of a dataset, oldest first."""
+        table = boto3.resource(
+            "dynamodb",
+            endpoint_url=self.endpoint,
+            region_name=REGION,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        ).Table(self.outputs["RunTableName"])
+        items: list[dict[str, Any]] = table.scan(ConsistentRead=True)["Items"]
+        return sorted(
+            (item for item in items if item.get("dataset_prefix") == prefix), key=lambda item: item["created_at"]
+        )
+
+    def record(self, prefix: str, status: set[str] | None = None, seconds: float = 90) -> dict[str, Any]:
+        """The dataset's newest run once it has one of the statuses (default: a final one)."""
+        wanted = FINAL if status is None else status
+
+        def newest() -> dict[str, Any] | None:
+            found = self.records(prefix)
+            return found[-1] if found and found[-1]["status"] in wanted else None
+
+        return eventually(newest, f"a run of {prefix} in {sorted(wanted)}", seconds, lambda: self.records(prefix))
+
+    def mails(self, run_id: str | None = None, kind: str | None = None) -> list[email.message.EmailMessage]:
+        found = []
+        for path in sorted((self.home / "mailbox").glob("*.eml")):
+            mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+            if run_id is not None and mail["X-Attribute-run_id"] != run_id:
+                continue
+            if kind is not None and mail["X-Attribute-kind"] != kind:
+                continue
+            found.append(mail)
+        return found
+
+    def mail(self, run_id: str, kind: str) -> str:
+        """The body of the one mail of a kind; waits for it."""
+        (mail,) = eventually(lambda: self.mails(run_id, kind), f"a mail {kind} of {run_id}", 20)
+        return str(mail.get_content())
+
+    def training_jobs(self, run_id: str) -> list[dict[str, Any]]:
+        """Training jobs that carry a run id among their hyperparameters."""
+        sagemaker = self.client("sagemaker")
+        names = [each["TrainingJobName"] for each in sagemaker.list_training_jobs()["TrainingJobSummaries"]]
+        jobs = [sagemaker.describe_training_job(TrainingJobName=name) for name in names]
+        return [job for job in jobs if job.get("HyperParameters", {}).get("run_id") == run_id]
+
+    def execution_status(self, record: Mapping[str, Any]) -> str:
+        described = self.client("stepfunctions").describe_execution(executionArn=record["execution_arn"])
+        return str(described["status"])
+
+    def execution_ended(self, record: Mapping[str, Any]) -> str:
+        """The execution's status once it is over: the mail goes out a moment before."""
+
+        def ended() -> str | None:
+            status = self.execution_status(record)
+            return status if status != "RUNNING" else None
+
+        return eventually(ended, f"the end of {record['execution_arn']}", 20)
+
+    def report(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        key = f"runs/{record['run_id']}/report.json"
+        body = self.client("s3").get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        loaded: dict[str, Any] = json.loads(body)
+        return loaded
+
+    def versions(self, prefix: str) -> dict[str, str]:
+        """Key and version id → ETag of everything below a prefix, delete markers too."""
+        listed = self.client("s3").list_object_versions(Bucket=self.bucket, Prefix=prefix)
+        found = {f"{each['Key']}@{each['VersionId']}": each["ETag"] for each in listed.get("Versions", [])}
+        return found | {f"{each['Key']}@{each['VersionId']}": "deleted" for each in listed.get("DeleteMarkers", [])}
+
+
+def eventually(
+    look: Callable[[], Answer | None], what: str, seconds: float = 60, explain: Callable[[], object] | None = None
+) -> Answer:
+    """The first truthy answer of a look, or an AssertionError that says what was waited for."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if answer := look():
+            return answer
+        time.sleep(0.1)
+    raise AssertionError(f"{what}: not within {seconds} s; seen: {explain() if explain else look()}")
+
+
+def image(seed: int, size: tuple[int, int] = (320, 320), kind: str = "JPEG") -> bytes:
+    """A small picture with some structure, different for every seed."""
+    picture = Image.linear_gradient("L").resize(size).rotate(37 * seed)
+    coloured = Image.merge("RGB", (picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), picture.rotate(90)))
+    written = io.BytesIO()
+    coloured.resize(size).save(written, kind)
+    return written.getvalue()
+
+
+def dataset(images: int = 4, folder: str = "2_phx thing") -> dict[str, bytes]:
+    """Images with captions, in Kohya's layout."""
+    files: dict[str, bytes] = {}
+    for number in range(images):
+        files[f"{folder}/{number:02}.jpg"] = image(number + images)
+        files[f"{folder}/{number:02}.txt"] = f"phx thing number {number}".encode()
+    return files
+
+
+def quick_manifest(**keys: Any) -> dict[str, Any]:
+    return {"version": 1, "config": QUICK, **keys}

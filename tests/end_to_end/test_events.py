@@ -1,0 +1,135 @@
+"""Events that are repeated, strange or none of this stack's business."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
+
+
+def _dropped(bucket: str, key: str, version: str) -> dict[str, Any]:
+    detail = {
+        "version": "0",
+        "bucket": {"name": bucket},
+        "object": {"key": key, "size": 1, "etag": "0" * 32, "version-id": version, "sequencer": "0"},
+        "reason": "PutObject",
+    }
+    return {"Source": "aws.s3", "DetailType": "Object Created", "Detail": json.dumps(detail)}
+
+
+def _invoke(stack: Stack, function: str, event: dict[str, Any]) -> None:
+    """Invokes a function as EventBridge does: asynchronously, with the event's envelope."""
+    functions = stack.client("lambda").list_functions()["Functions"]
+    project = stack.outputs["StateMachineArn"].split(":")[-1]
+    (name,) = [
+        each["FunctionName"]
+        for each in functions
+        if function in each["FunctionName"]
+        and each["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] == project
+    ]
+    stack.client("lambda").invoke(FunctionName=name, InvocationType="Event", Payload=json.dumps(event).encode())
+
+
+def _envelope(entry: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "version": "0",
+        "id": "0",
+        "source": entry["Source"],
+        "detail-type": entry["DetailType"],
+        "account": "000000000000",
+        "time": "2026-01-01T00:00:00Z",
+        "region": "us-east-1",
+        "resources": [],
+        "detail": json.loads(entry["Detail"]),
+    }
+
+
+def _executions(stack: Stack) -> set[str]:
+    machine = stack.outputs["StateMachineArn"]
+    listed = stack.client("stepfunctions").list_executions(stateMachineArn=machine)["executions"]
+    return {each["name"] for each in listed}
+
+
+def test_one_event_delivered_three_times_is_one_run_and_one_set_of_mails(stack: Stack) -> None:
+    prefix = stack.drop("thrice", dataset(3), quick_manifest())
+    version = next(each.split("@")[1] for each in stack.versions(prefix) if "manifest.json" in each)
+    for _ in range(2):
+        _invoke(stack, "ValidateManifest", _envelope(_dropped(stack.bucket, prefix + "manifest.json", version)))
+    record = stack.record(prefix)
+    assert record["status"] == "COMPLETED", record
+    _invoke(stack, "ValidateManifest", _envelope(_dropped(stack.bucket, prefix + "manifest.json", version)))
+    time.sleep(2)
+    assert len(stack.records(prefix)) == 1
+    assert len(stack.training_jobs(record["run_id"])) == 1
+    assert sorted(mail["X-Attribute-kind"] for mail in stack.mails(record["run_id"])) == ["completed", "started"]
+
+
+def test_a_bad_manifest_delivered_three_times_is_one_mail(stack: Stack) -> None:
+    prefix = stack.drop("thrice-bad", {}, b"no manifest")
+    version = next(each.split("@")[1] for each in stack.versions(prefix) if "manifest.json" in each)
+    for _ in range(2):
+        _invoke(stack, "ValidateManifest", _envelope(_dropped(stack.bucket, prefix + "manifest.json", version)))
+    record = stack.record(prefix)
+    time.sleep(3)
+    assert len(stack.mails(record["run_id"])) == 1
+
+
+def test_a_manifest_among_the_runs_is_ignored(stack: Stack) -> None:
+    before = _executions(stack), len(stack.mails())
+    for folder in ("runs/x/", "checkpoints/x/", "models/x/", "model-outputs/x/"):
+        stack.put(folder + "manifest.json", b'{"version": 1}')
+    time.sleep(3)
+    assert (_executions(stack), len(stack.mails())) == before
+    assert stack.records("runs/x/") == []
+
+
+def test_an_event_of_another_bucket_is_ignored(stack: Stack) -> None:
+    stack.client("s3").create_bucket(Bucket="somebody-elses")
+    before = _executions(stack), len(stack.mails())
+    _invoke(stack, "ValidateManifest", _envelope(_dropped("somebody-elses", "datasets/x/manifest.json", "1")))
+    time.sleep(2)
+    assert (_executions(stack), len(stack.mails())) == before
+
+
+def test_an_event_of_an_unknown_pipeline_run_is_ignored(stack: Stack) -> None:
+    pipeline = f"arn:aws:sagemaker:us-east-1:000000000000:pipeline/{stack.outputs['PipelineName']}"
+    detail = {
+        "pipelineArn": pipeline,
+        "pipelineExecutionArn": f"{pipeline}/execution/nobodyknows1",
+        "currentPipelineExecutionStatus": "Succeeded",
+        "previousPipelineExecutionStatus": "Executing",
+    }
+    before = len(stack.mails())
+    kind = "SageMaker Model Building Pipeline Execution Status Change"
+    _invoke(
+        stack,
+        "ObserveTraining",
+        _envelope({"Source": "aws.sagemaker", "DetailType": kind, "Detail": json.dumps(detail)}),
+    )
+    time.sleep(2)
+    assert len(stack.mails()) == before
+    queue = [url for url in stack.client("sqs").list_queues()["QueueUrls"] if "TrainingDeadLetters" in url]
+    waiting = [
+        stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])
+        for url in queue
+    ]
+    assert [each["Attributes"]["ApproximateNumberOfMessages"] for each in waiting] == ["0"] * len(queue)
+
+
+def test_an_aborted_execution_stops_the_gpu_job_and_tells(stack: Stack) -> None:
+    # Given a run in the middle of its training
+    manifest = quick_manifest(config={**quick_manifest()["config"], "max_train_steps": 4000})
+    prefix = stack.drop("aborted", dataset(3), manifest)
+    record = stack.record(prefix, {"TRAINING"})
+    eventually(lambda: stack.training_jobs(record["run_id"]), "a training job")
+    # When somebody aborts its execution
+    stack.client("stepfunctions").stop_execution(executionArn=record["execution_arn"], cause="changed my mind")
+    # Then the job stops, the record says so, and one mail tells
+    record = stack.record(prefix)
+    assert record["status"] == "STOPPED"
+    eventually(
+        lambda: stack.training_jobs(record["run_id"])[0]["TrainingJobStatus"] == "Stopped", "a stopped training job"
+    )
+    stack.mail(record["run_id"], "stopped")

@@ -1,0 +1,95 @@
+"""Roles are enforced: whatever permission is taken away, the run says so and nothing is trained in silence."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end import source
+from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
+
+
+def _role(stack: Stack, logical: str) -> str:
+    resources = stack.client("cloudformation").describe_stack_resources(StackName="kohya-ss-fine-tuning")
+    found = [each for each in resources["StackResources"] if each["LogicalResourceId"] == logical]
+    return str(found[0]["PhysicalResourceId"])
+
+
+@contextmanager
+def without(stack: Stack, role: str, sid: str) -> Iterator[None]:
+    """The role lacks one statement of its inline policies for a while."""
+    iam = stack.client("iam")
+    name = _role(stack, role)
+    taken = []
+    for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+        document: Any = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+        document = json.loads(document) if isinstance(document, str) else document
+        kept = [statement for statement in document["Statement"] if statement.get("Sid") != sid]
+        if len(kept) != len(document["Statement"]):
+            taken.append((policy, document))
+            reduced = json.dumps({**document, "Statement": kept})
+            if kept:
+                iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=reduced)
+            else:
+                iam.delete_role_policy(RoleName=name, PolicyName=policy)
+    assert taken, f"{role} has no statement {sid}"
+    try:
+        yield
+    finally:
+        for policy, document in taken:
+            iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(document))
+
+
+NEEDED_BY_A_RUN = [
+    ("TakeInventoryFunctionRole", "ListTheDataset"),
+    ("TakeInventoryFunctionRole", "WriteTheInventory"),
+    ("InspectShardFunctionRole", "ReadTheDataset"),
+    ("PlanRunFunctionRole", "WriteThePlan"),
+    ("ResolveImageFunctionRole", "FindTheImage"),
+    ("ClaimIdentityFunctionRole", "ClaimOnce"),
+    ("StateMachineRole", "StartThePipeline"),
+    ("WatchTrainingFunctionRole", "LookAtThePipelineExecution"),
+    ("PipelineRole", "RunTheTrainingJob"),
+    ("PipelineRole", "HandOverTheTrainingRole"),
+    ("TrainingRole", "ReadInputs"),
+    ("TrainingRole", "WriteResults"),
+    ("TrainingRole", "PullTheImage"),
+    ("VerifyModelFunctionRole", "ReadTheModel"),
+]
+
+
+@pytest.mark.parametrize(("role", "sid"), NEEDED_BY_A_RUN, ids=[f"{role}-{sid}" for role, sid in NEEDED_BY_A_RUN])
+def test_a_run_fails_openly_without_a_permission_that_it_needs(stack: Stack, role: str, sid: str) -> None:
+    # Given a stack whose role lacks one statement
+    with without(stack, role, sid):
+        prefix = stack.drop(f"without-{role}-{sid}".lower(), dataset(2), quick_manifest())
+        record = stack.record(prefix)
+        # Then the run fails, and the user is told
+        assert record["status"] == "FAILED"
+        assert stack.execution_ended(record) == "FAILED"
+        eventually(lambda: stack.mails(record["run_id"], "failed"), "a mail", explain=lambda: stack.mails())
+    completed = [job for job in stack.training_jobs(record["run_id"]) if job["TrainingJobStatus"] == "Completed"]
+    assert completed == [] or role == "VerifyModelFunctionRole"
+
+
+def test_a_notifier_that_may_not_publish_is_stood_in_for_by_the_flow(stack: Stack) -> None:
+    with without(stack, "NotifyFunctionRole", "TellTheUser"):
+        prefix = stack.drop("without-publish", {"2_phx/readme.txt": b"no image"}, quick_manifest())
+        eventually(lambda: stack.records(prefix), "a run")
+        run_id = stack.records(prefix)[0]["run_id"]
+        eventually(lambda: stack.mails(run_id), "the plain mail", 60, lambda: stack.records(prefix))
+
+
+def test_a_push_without_the_rules_permission_builds_nothing(stack: Stack, tmp_path: Path) -> None:
+    clone = source.clone(stack, tmp_path)
+    before = source.builds(stack)
+    with without(stack, "ImageBuildRuleRole", "StartTheBuild"):
+        source.push_change(clone, "main", "unbuilt.txt", "x")
+        time.sleep(3)
+    assert source.builds(stack) == before

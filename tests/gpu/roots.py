@@ -1,0 +1,183 @@
+"""Training roots as SageMaker lays them, for runs of `container/train` with the real trainer."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TRAIN = REPOSITORY / "container" / "train"
+PRESETS = REPOSITORY / "functions" / "fine_tuning" / "presets"
+NAME = "cats"
+WORDS = ("sofa", "table", "meadow", "window", "roof", "boat")
+sys.path.insert(0, str(REPOSITORY / "container"))
+
+from kohya_trainer.toml_text import to_toml  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all runs share: KOHYA_HOME, the base model, the tokenizers, and where the roots go."""
+
+    work: Path
+    kohya_home: Path
+    base_model: Path
+    tokenizers: Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """How `train` ended; `times` holds the second, since the start, at which each line came."""
+
+    code: int
+    lines: list[str]
+    times: list[float]
+    failure: str
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def first(self, pattern: str) -> float | None:
+        """When the first line that matches came, in seconds since the start."""
+        found = (
+            second for line, second in zip(self.lines, self.times, strict=True) if re.search(pattern, line)
+        )
+        return next(found, None)
+
+    def progress(self) -> list[dict[str, float]]:
+        """The numbers of each progress line."""
+        lines = [line for line in self.lines if line.startswith("progress ")]
+        pairs = [re.findall(r"(\w+)=(\S+)", line) for line in lines]
+        return [{name: float(value) for name, value in pair} for pair in pairs]
+
+
+@dataclass(frozen=True)
+class Root:
+    """One training root; `variables` are added to the environment of its runs."""
+
+    bench: Bench
+    name: str
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        return self.bench.work / self.name
+
+    @property
+    def data(self) -> Path:
+        return self.path / "input" / "data"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model" / f"{NAME}.safetensors"
+
+    def add_images(self, count: int, side: int, folder: str = "10_sks cat", suffix: str = ".jpg") -> None:
+        """Smooth random pictures of `side` × `side` pixels, each with a caption; the same ones every time."""
+        import numpy as np
+        from PIL import Image
+
+        random = np.random.default_rng(0)
+        place = self.data / "dataset" / folder
+        place.mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            pixels = random.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+            picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+            picture.save(place / f"{index:03}{suffix}", format="JPEG", quality=90)
+            caption = f"sks cat number {index} on a {WORDS[index % len(WORDS)]}"
+            (place / f"{index:03}.txt").write_text(caption, encoding="utf-8")
+
+    def write_plan(self, options: dict[str, Any], **changes: Any) -> None:
+        """The channels `config` and `model` for all files of the dataset as they are now."""
+        dataset = self.data / "dataset"
+        files = sorted(path for path in dataset.rglob("*") if path.is_file())
+        layout: dict[str, list[dict[str, str]]] = {}
+        inventory = []
+        for path in files:
+            source = path.relative_to(dataset).as_posix()
+            content = path.read_bytes()
+            digest = hashlib.sha256(content).hexdigest()
+            inventory.append({"path": source, "size": len(content), "etag": "", "sha256": digest})
+            layout.setdefault(path.parent.name, []).append({"source": source, "target": path.name})
+        plan = {
+            "schema_version": 1,
+            "run_id": f"{NAME}-0123456789ab",
+            "kohya_version": "v25.2.2",
+            "output_name": NAME,
+            "layout": [{"folder": folder, "files": entries} for folder, entries in layout.items()],
+            "caption_extension": ".txt",
+            "total_steps": options.get("max_train_steps"),
+            "epochs": options.get("max_train_epochs"),
+            "base_model": {"kind": "channel", "file": self.bench.base_model.name},
+            "sample_prompts": [],
+            "trigger_word": "sks",
+            "licence": "CC0-1.0",
+            **changes,
+        }
+        for channel in ("config", "model"):
+            (self.data / channel).mkdir(parents=True, exist_ok=True)
+        base_model = self.data / "model" / self.bench.base_model.name
+        if not base_model.exists():
+            os.link(self.bench.base_model, base_model)
+        (self.data / "config" / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+        (self.data / "config" / "config.toml").write_text(to_toml(options), encoding="utf-8")
+        lines = "".join(json.dumps(entry) + "\n" for entry in inventory)
+        (self.data / "config" / "inventory.jsonl").write_text(lines, encoding="utf-8")
+        settings = self.path / "input" / "config"
+        settings.mkdir(parents=True, exist_ok=True)
+        hyperparameters = {"run_id": f"{NAME}-0123456789ab", "image": "registry/kohya@sha256:0"}
+        resources = {"current_host": "algo-1", "hosts": ["algo-1"], "network_interface_name": "eth0"}
+        (settings / "hyperparameters.json").write_text(json.dumps(hyperparameters), encoding="utf-8")
+        (settings / "resourceconfig.json").write_text(json.dumps(resources), encoding="utf-8")
+
+    def run(self, stop_at: str | None = None, number: int = signal.SIGTERM, limit: float = 400.0) -> Run:
+        """The entry point in a process, as SageMaker runs it; gets the signal once a line matches `stop_at`."""
+        (self.path / "output" / "failure").unlink(missing_ok=True)
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, TRAIN],
+            env={
+                **os.environ,
+                "TRAINING_ROOT": str(self.path),
+                "KOHYA_HOME": str(self.bench.kohya_home),
+                "KOHYA_VERSION": "v25.2.2",
+                "TOKENIZER_CACHE_DIR": str(self.bench.tokenizers),
+                "PYTHONDONTWRITEBYTECODE": "1",
+                **self.variables,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+        )
+        assert process.stdout is not None  # PIPE was asked for
+        lines: list[str] = []
+        times: list[float] = []
+        with (self.path / "log.txt").open("a", encoding="utf-8") as log:
+            for line in process.stdout:
+                lines.append(line.rstrip("\n"))
+                times.append(time.monotonic() - began)
+                log.write(f"{times[-1]:8.2f} {line}")
+                if stop_at and re.search(stop_at, line):
+                    stop_at = None
+                    process.send_signal(number)
+                if times[-1] > limit:
+                    process.kill()
+        code = process.wait()
+        failure = self.path / "output" / "failure"
+        text = failure.read_text(encoding="utf-8") if failure.exists() else ""
+        return Run(code, lines, times, text, time.monotonic() - began)
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The options of a preset of this application."""
+    return tomllib.loads((PRESETS / f"{name}.toml").read_text(encoding="utf-8"))

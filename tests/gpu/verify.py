@@ -1,0 +1,123 @@
+"""All GPU checks in one go, within ten minutes on one GPU: fabricates an SDXL checkpoint, trains, breaks, resumes.
+
+    python tests/gpu/verify.py --sd-scripts DIR --vocabulary FILE [--work DIR] [--out DIR]
+
+Needs torch with CUDA and the packages that docs/gpu-verification.md names. Prints a table, writes results.json and the
+logs into --out, and exits with 0 only if every check holds.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import checks
+import failures
+from checks import Result
+from roots import Bench
+
+# Side by side; the longest first. Each needs at most 16 GB of GPU memory at 512 × 512.
+GROUPS: tuple[Callable[[Bench], list[Result]], ...] = (
+    checks.killed_while_saving,
+    checks.interrupted_by_sigterm,
+    checks.whole_run,
+    failures.quick_failures,
+    failures.loss_not_finite,
+    failures.out_of_memory,
+    failures.older_layout,
+)
+SIDE_BY_SIDE = 4
+PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "safetensors", "numpy")
+
+
+def prepared_bench(work: Path, sd_scripts: Path, vocabulary: Path) -> Bench:
+    """Fabricates the base model in a process of its own, which gives the GPU's memory back."""
+    home = work / "kohya"
+    home.mkdir(parents=True)
+    (home / "sd-scripts").symlink_to(sd_scripts)
+    script = Path(__file__).parent / "fabricated.py"
+    fabricated = work / "fabricated"
+    subprocess.run([sys.executable, script, fabricated, sd_scripts, vocabulary], check=True)
+    return Bench(work, home, fabricated / "sdxl.safetensors", fabricated / "tokenizers")
+
+
+def run_group(group: Callable[[Bench], list[Result]], bench: Bench) -> list[Result]:
+    """A group that breaks is a failed check, not the end of the others."""
+    try:
+        return group(bench)
+    except Exception:
+        return [Result(group.__name__, False, traceback.format_exc().splitlines()[-1])]
+
+
+def machine() -> dict[str, str]:
+    """GPU, driver and the versions of what was used."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    gpus = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
+    found = {"gpu": gpus, "python": sys.version.split()[0], "cpus": str(os.cpu_count())}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def table(results: list[Result]) -> str:
+    """Markdown, ready for docs/gpu-verification.md."""
+    rows = [
+        f"| {'yes' if result.passed else 'NO'} | {result.name} | {result.detail.replace('|', '/')} "
+        f"| {f'{result.seconds:.0f}' if result.seconds else ''} |"
+        for result in results
+    ]
+    return "\n".join(["| holds | check | seen | seconds |", "|---|---|---|---|", *rows])
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sd-scripts", type=Path, required=True)
+    parser.add_argument("--vocabulary", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-gpu"))
+    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
+    parser.add_argument("--only", default="", help="names of groups, separated by commas")
+    given = parser.parse_args()
+    began = time.monotonic()
+    work = given.work.absolute()
+    shutil.rmtree(work, ignore_errors=True)
+    bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute())
+    print(f"fabricated after {time.monotonic() - began:.0f} s", flush=True)
+    wanted = [group for group in GROUPS if not given.only or group.__name__ in given.only.split(",")]
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        results = [
+            result for found in pool.map(lambda group: run_group(group, bench), wanted) for result in found
+        ]
+    if {checks.whole_run, checks.killed_while_saving, checks.interrupted_by_sigterm} <= set(wanted):
+        results += run_group(checks.alike, bench)
+    given.out.mkdir(parents=True, exist_ok=True)
+    told = {
+        "machine": machine(),
+        "seconds": round(time.monotonic() - began),
+        "results": [vars(r) for r in results],
+    }
+    (given.out / "results.json").write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+    with (given.out / "logs.txt").open("w", encoding="utf-8") as logs:
+        for log in sorted(work.glob("*/log.txt")):
+            logs.write(f"\n===== {log.parent.name}\n{log.read_text(encoding='utf-8')}")
+    print(json.dumps(told["machine"]))
+    print(table(results))
+    print(f"{sum(result.passed for result in results)} of {len(results)} hold; {told['seconds']} s in all")
+    return 0 if all(result.passed for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

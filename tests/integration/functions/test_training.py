@@ -1,0 +1,236 @@
+"""Watching and stopping a training. SageMaker answers what its API model allows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import notify
+import observe_training
+import pytest
+import stop_training
+import watch_training
+from botocore.stub import Stubber
+
+from fine_tuning.aws import sdk
+from tests.functions_data import event
+from tests.integration.functions.conftest import Stack
+from tests.integration.functions.runs import planned
+
+PIPELINE = "arn:aws:sagemaker:us-east-1:111122223333:pipeline/kohya-ss-fine-tuning-pipeline"
+EXECUTION = f"{PIPELINE}/execution/a1b2c3d4e5f6"
+JOB = "pipelines-a1b2c3d4e5f6-TrainOnDemand-Xy12Zw34Qr"
+
+
+@pytest.fixture
+def sagemaker(stack: Stack) -> Iterator[Stubber]:
+    with Stubber(sdk.client("sagemaker")) as stubber:
+        yield stubber
+
+
+@pytest.fixture
+def answered(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The outputs that task tokens were answered with."""
+    answers: list[dict[str, Any]] = []
+
+    def send(taskToken: str, output: str) -> dict[str, Any]:  # noqa: N803
+        answers.append({"token": taskToken, **json.loads(output)})
+        return {}
+
+    monkeypatch.setattr(sdk.client("stepfunctions"), "send_task_success", send)
+    return answers
+
+
+def looks(stubber: Stubber, status: str, **job: Any) -> None:
+    """One look: the execution, its steps and its job."""
+    stubber.add_response(
+        "describe_pipeline_execution",
+        {"PipelineExecutionArn": EXECUTION, "PipelineExecutionStatus": status},
+        {"PipelineExecutionArn": EXECUTION},
+    )
+    arn = f"arn:aws:sagemaker:us-east-1:111122223333:training-job/{JOB}"
+    step = {"StepName": "TrainOnDemand", "StepStatus": "Executing", "Metadata": {"TrainingJob": {"Arn": arn}}}
+    stubber.add_response("list_pipeline_execution_steps", {"PipelineExecutionSteps": [step]})
+    now = datetime.now(UTC)
+    described = {
+        "TrainingJobName": JOB,
+        "TrainingJobArn": arn,
+        "ModelArtifacts": {"S3ModelArtifacts": ""},
+        "TrainingJobStatus": "InProgress",
+        "SecondaryStatus": "Training",
+        "ResourceConfig": {"InstanceType": "ml.g5.8xlarge", "InstanceCount": 1, "VolumeSizeInGB": 50},
+        "CreationTime": now - timedelta(minutes=5),
+        "StoppingCondition": {"MaxRuntimeInSeconds": 2400},
+        **job,
+    }
+    stubber.add_response("describe_training_job", described, {"TrainingJobName": JOB})
+
+
+def watch(
+    stack: Stack, run: dict[str, Any], deadline: datetime | None = None, token: str = "t1"
+) -> dict[str, Any]:
+    moment = deadline or datetime.now(UTC) + timedelta(hours=1)
+    payload = {
+        "run": run,
+        "pipeline_execution_arn": EXECUTION,
+        "token": token,
+        "deadline": moment.isoformat(),
+    }
+    return watch_training.handler(payload, stack.context)
+
+
+def test_given_a_running_job_then_progress_is_recorded_and_the_event_that_ends_it_answers_the_token_once(
+    stack: Stack, sagemaker: Stubber, answered: list[dict[str, Any]]
+) -> None:
+    run = planned(stack)
+    looks(sagemaker, "Executing", FinalMetricDataList=[{"MetricName": "train:step", "Value": 12.0}])
+    assert watch(stack, run)["step"] == 12
+    record = stack.record(run["run_id"])
+    assert (record["status"], record["task_token"]) == ("TRAINING", "t1")
+    assert (record["pipeline_execution_id"], record["observation"]["step"]) == ("a1b2c3d4e5f6", 12)
+    assert answered == []
+
+    looks(sagemaker, "Succeeded", BillableTimeInSeconds=600, TrainingJobStatus="Completed")
+    observed = observe_training.handler(event("sagemaker-pipeline-execution"), stack.context)
+
+    assert (observed["terminal"], observed["cost_usd"]) == (True, 0.51)
+    assert [(a["token"], a["status"]) for a in answered] == [("t1", "Succeeded")]
+    assert "task_token" not in stack.record(run["run_id"])
+    # The same event again: the token is gone, nothing is answered twice.
+    looks(sagemaker, "Succeeded")
+    observe_training.handler(event("sagemaker-training-job"), stack.context)
+    assert len(answered) == 1
+
+
+def test_given_metrics_of_the_job_then_the_latest_are_observed(stack: Stack, sagemaker: Stubber) -> None:
+    run = planned(stack)
+    looks(sagemaker, "Executing")
+    dimension = [{"Name": "TrainingJobName", "Value": JOB}]
+    now = datetime.now(UTC)
+    data = [
+        {
+            "MetricName": metric,
+            "Dimensions": dimension,
+            "Value": value,
+            "Timestamp": now - timedelta(minutes=age),
+        }
+        for metric, value, age in [
+            ("train:step", 3.0, 4),
+            ("train:step", 7.0, 1),
+            ("train:total", 60.0, 1),
+            ("train:loss", 0.25, 1),
+            ("train:eta_seconds", 90.0, 1),
+        ]
+    ]
+    sdk.client("cloudwatch").put_metric_data(Namespace="/aws/sagemaker/TrainingJobs", MetricData=data)
+
+    seen = watch(stack, run)
+
+    assert (seen["step"], seen["total"], seen["loss"], seen["eta_seconds"]) == (7, 60, 0.25, 90)
+
+
+@pytest.mark.parametrize("name", ["sagemaker-pipeline-execution", "sagemaker-training-job"])
+def test_given_an_event_of_an_unknown_pipeline_run_then_it_is_ignored(
+    stack: Stack, sagemaker: Stubber, name: str
+) -> None:
+    assert observe_training.handler(event(name), stack.context) == {"status": "IGNORED"}
+    assert (
+        observe_training.handler(event(name, TrainingJobName="somebody-elses"), stack.context)["status"]
+        == "IGNORED"
+    )
+
+
+def test_given_the_end_came_before_the_token_then_the_first_look_answers_it(
+    stack: Stack, sagemaker: Stubber, answered: list[dict[str, Any]]
+) -> None:
+    run = planned(stack)
+    looks(
+        sagemaker,
+        "Failed",
+        FailureReason="AlgorithmError: Out of memory.\nUse a smaller batch.\nlast line, exit code: 1",
+    )
+
+    watch(stack, run)
+
+    assert answered[0]["reason"] == "Out of memory.\nUse a smaller batch.\nlast line"
+
+
+@pytest.mark.parametrize("late", ["TaskTimedOut", "TaskDoesNotExist", "InvalidToken"])
+def test_given_the_flow_no_longer_waits_then_a_late_answer_is_no_error(
+    stack: Stack, sagemaker: Stubber, late: str
+) -> None:
+    run = planned(stack)
+    looks(sagemaker, "Succeeded")
+    with Stubber(sdk.client("stepfunctions")) as step_functions:
+        step_functions.add_client_error("send_task_success", late)
+        watch(stack, run)
+        step_functions.assert_no_pending_responses()
+    assert "task_token" not in stack.record(run["run_id"])
+
+
+def test_given_the_deadline_has_passed_then_the_pipeline_execution_is_stopped(
+    stack: Stack, sagemaker: Stubber
+) -> None:
+    run = planned(stack)
+    expects_stop(sagemaker)
+    looks(sagemaker, "Stopping")
+
+    assert watch(stack, run, datetime.now(UTC) - timedelta(seconds=1))["status"] == "Stopping"
+    sagemaker.assert_no_pending_responses()
+
+
+def expects_stop(stubber: Stubber) -> None:
+    described = {"PipelineExecutionArn": EXECUTION, "PipelineExecutionStatus": "Executing"}
+    stubber.add_response("describe_pipeline_execution", described, {"PipelineExecutionArn": EXECUTION})
+    token = hashlib.sha256(f"stop {EXECUTION}".encode()).hexdigest()
+    stubber.add_response(
+        "stop_pipeline_execution",
+        {"PipelineExecutionArn": EXECUTION},
+        {"PipelineExecutionArn": EXECUTION, "ClientRequestToken": token},
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "recorded"), [("ABORTED", "STOPPED"), ("TIMED_OUT", "FAILED"), ("FAILED", "FAILED")]
+)
+def test_given_the_flow_was_ended_from_outside_then_the_job_is_stopped_and_one_mail_goes_out(
+    stack: Stack, sagemaker: Stubber, status: str, recorded: str
+) -> None:
+    run = planned(stack)
+    looks(sagemaker, "Executing")
+    watch(stack, run)
+    ended = event("stepfunctions-execution-aborted", status=status, name=run["run_id"])
+    for _ in range(2):
+        expects_stop(sagemaker)
+
+    assert stop_training.handler(ended, stack.context)["stopped"] is True
+    stop_training.handler(ended, stack.context)
+
+    (mail,) = stack.mails()
+    assert mail["MessageAttributes"]["status"]["Value"] == recorded
+    assert stack.record(run["run_id"])["status"] == recorded
+    sagemaker.assert_no_pending_responses()
+
+
+def test_given_the_flow_told_of_its_failure_itself_then_its_end_is_not_told_again(stack: Stack) -> None:
+    run = planned(stack)
+    cause = json.dumps({"errorType": "AccessDeniedError", "errorMessage": "No. What to do: Ask for it."})
+    facts = {"stage": "PlanRun", "error": "AccessDeniedError", "cause": cause}
+    notify.handler({"run": run, "kind": "failed", "facts": facts}, stack.context)
+    ended = event("stepfunctions-execution-aborted", status="FAILED", name=run["run_id"])
+
+    stop_training.handler(ended, stack.context)
+
+    (mail,) = stack.mails()
+    assert "Ask for it." in mail["Message"]
+    assert "errorType" not in mail["Message"]
+    assert stack.record(run["run_id"])["failure"] == {"cause": "No.", "remedy": "Ask for it."}
+
+
+def test_given_an_unknown_execution_ended_then_nothing_happens(stack: Stack) -> None:
+    ended = event("stepfunctions-execution-aborted", name="unknown")
+    assert stop_training.handler(ended, stack.context)["run_id"] is None
+    assert stack.mails() == []

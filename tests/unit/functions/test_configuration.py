@@ -1,0 +1,265 @@
+"""Manifest over TOML over preset; what reaches further than training is kept out."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from fine_tuning import configuration, option_policy, options
+from fine_tuning.configuration import Configuration
+from fine_tuning.errors import ConfigurationError
+from fine_tuning.manifest import Manifest
+from tests.functions_data import REPOSITORY
+
+VERSIONS = ["v25.2.2", "v22.6.2"]
+
+
+def resolve(config: dict[str, Any] | None = None, toml: str | None = None, **keys: Any) -> Configuration:
+    version = keys.pop("kohya_version", "v25.2.2")
+    manifest = Manifest.from_document({"version": 1, "config": config or {}, **keys})
+    return configuration.resolve(manifest, toml.encode() if toml is not None else None, version)
+
+
+def told(resolved: Configuration) -> list[tuple[str, str, str]]:
+    return [(finding.severity, finding.code, finding.path) for finding in resolved.findings]
+
+
+def test_the_manifest_outweighs_the_toml_and_the_toml_the_preset() -> None:
+    resolved = resolve({"network_dim": 8}, "network_dim = 64\nunet_lr = 2e-4\n")
+    values = resolved.values
+    assert (values["network_dim"], values["unet_lr"], values["network_alpha"]) == (8, 2e-4, 16)
+    assert resolved.findings == ()
+
+
+def test_sections_of_a_toml_are_flattened_as_the_trainer_does() -> None:
+    assert resolve(toml="[a]\nnetwork_dim = 5\n[b]\nseed = 3\n").values["network_dim"] == 5
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("preset", ["sdxl-character", "sample-2024"])
+def test_every_option_of_a_preset_is_one_of_the_trainer_and_allowed(preset: str, version: str) -> None:
+    given = configuration.preset(preset)
+    kept, findings = options.check(given, options.table(version), preset, version)
+    assert findings == []
+    assert option_policy.apply(kept, preset) == (kept, [])
+    assert resolve(preset=preset, kohya_version=version).findings == ()
+
+
+def test_the_presets_are_what_they_say() -> None:
+    character = resolve().values
+    assert (character["network_dim"], character["network_alpha"], character["network_train_unet_only"]) == (
+        32,
+        16,
+        True,
+    )
+    assert character["cache_latents"]
+    assert character["cache_text_encoder_outputs"]
+    sample = resolve(preset="sample-2024").values
+    assert (sample["network_dim"], sample["train_batch_size"], sample["optimizer_type"]) == (
+        256,
+        1,
+        "Adafactor",
+    )
+    assert "network_train_unet_only" not in sample
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_option_tables_are_those_of_the_container(version: str) -> None:
+    name = f"kohya_ss-{version}.json"
+    copy = (REPOSITORY / "functions/fine_tuning/kohya_options" / name).read_bytes()
+    assert copy == (REPOSITORY / "container/options" / name).read_bytes()
+
+
+def test_a_version_without_a_table_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"v1\.0\.0.*v22\.6\.2, v25\.2\.2"):
+        options.table("v1.0.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("network_dim", "big"),
+        ("network_dim", 1.5),
+        ("network_dim", True),
+        ("network_dim", 0),
+        ("learning_rate", "fast"),
+        ("cache_latents", 1),
+        ("mixed_precision", "fp32"),
+        ("max_token_length", 100),
+        ("resolution", [1024, 1024]),
+        ("network_args", [{"a": 1}]),
+        ("train_batch_size", 0),
+        ("max_train_steps", 0),
+        ("gradient_accumulation_steps", -1),
+    ],
+)
+def test_a_value_that_the_trainer_would_take_silently_is_an_error(name: str, value: Any) -> None:
+    resolved = resolve({name: value})
+    assert told(resolved) == [("error", "option-invalid", "manifest.json")]
+    assert name in resolved.findings[0].message
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_toml_may_write_what_is_no_number(bad: float) -> None:
+    assert told(resolve(toml=f"learning_rate = {bad}\n")) == [
+        ("error", "option-invalid", "kohya-sdxl-config.toml")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "resolved"),
+    [
+        ("network_dim", 16.0, 16),
+        ("resolution", 1024, "1024"),
+        ("network_alpha", 8, 8),
+        ("optimizer_args", "weight_decay=0.1", ["weight_decay=0.1"]),
+        ("text_encoder_lr", 1e-5, [1e-5]),
+    ],
+)
+def test_a_value_in_another_writing_is_understood(name: str, value: Any, resolved: Any) -> None:
+    assert resolve({name: value}).values[name] == resolved
+
+
+def test_an_unknown_option_is_a_warning_with_a_suggestion() -> None:
+    resolved = resolve(toml="netwrok_dim = 4\n")
+    assert told(resolved) == [("warning", "option-unknown", "kohya-sdxl-config.toml")]
+    assert "Did you mean 'network_dim'?" in resolved.findings[0].message
+    assert "netwrok_dim" not in resolved.values
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("network_module", "os.system"),
+        ("network_module", "lycoris.kohya"),
+        ("optimizer_type", "my.module.Optimizer"),
+        ("optimizer_type", "AdamWW"),
+        ("lr_scheduler", "my.module.Scheduler"),
+        ("lr_scheduler_type", "x.Y"),
+        ("dataset_class", "x.Y"),
+        ("huggingface_repo_id", "me/model"),
+        ("huggingface_token", "hf_x"),
+        ("wandb_api_key", "x"),
+        ("log_with", "wandb"),
+        ("dataset_config", "/x.toml"),
+        ("network_weights", "/x.pt"),
+        ("vae", "/x.pt"),
+        ("in_json", "/x"),
+        ("output_name", "../x"),
+        ("output_config", True),
+        ("debug_dataset", True),
+        ("deepspeed", True),
+        ("save_state_to_huggingface", True),
+        ("base_weights", ["/x.pt"]),
+    ],
+)
+def test_an_option_that_reaches_further_than_training_is_refused(name: str, value: Any) -> None:
+    resolved = resolve({name: value})
+    assert told(resolved) == [("error", "option-refused", "manifest.json")]
+    assert resolved.values.get(name) != value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("output_dir", "/x"),
+        ("train_data_dir", "/x"),
+        ("logging_dir", "/x"),
+        ("resume", "/x"),
+        ("sample_prompts", "/x"),
+        ("pretrained_model_name_or_path", "/x"),
+        ("log_with", "tensorboard"),
+        ("save_model_as", "ckpt"),
+        ("caption_extension", ".caption"),
+        ("max_token_length", 75),
+    ],
+)
+def test_an_option_of_another_machine_is_overridden_with_a_note(name: str, value: Any) -> None:
+    resolved = resolve({name: value})
+    assert told(resolved) == [("note", "option-overridden", "manifest.json")]
+    assert resolved.values.get(name) != value
+
+
+def test_empty_values_say_nothing() -> None:
+    assert resolve({"vae": "", "wandb_api_key": "", "optimizer_args": []}).findings == ()
+
+
+def test_no_option_that_names_a_path_or_a_secret_is_forgotten() -> None:
+    """Every declared option whose name looks like one is refused or overridden."""
+    suspicious = (
+        "_dir",
+        "_path",
+        "_file",
+        "token",
+        "api_key",
+        "huggingface",
+        "weights",
+        "_config",
+        "vae",
+        "resume",
+    )
+    harmless = {
+        "base_weights_multiplier",
+        "dim_from_weights",
+        "fp16_master_weights_and_gradients",
+        "keep_tokens",
+        "keep_tokens_separator",
+        "log_config",
+        "max_token_length",
+        "no_half_vae",
+        "scale_weight_norms",
+        "token_warmup_min",
+        "token_warmup_step",
+        "vae_batch_size",
+    }
+    for version in VERSIONS:
+        table = options.table(version)
+        for name, option in table.items():
+            if not any(part in name for part in suspicious) or name in harmless:
+                continue
+            value: Any = True if option.type == "flag" else "/x"
+            kept, findings = option_policy.apply({name: value}, "x")
+            assert kept == {}, f"{version}: {name}"
+            assert len(findings) == 1
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [("a = = 1", "line 1"), ("x = 1\ny = [1", "line 2"), ("a = 1\na = 2", "line 2"), ("[a", "line 1")],
+)
+def test_what_is_not_toml_is_told_with_its_line(toml: str, said: str) -> None:
+    resolved = resolve(toml=toml)
+    assert told(resolved) == [("error", "config-not-toml", "kohya-sdxl-config.toml")]
+    assert said in resolved.findings[0].message
+
+
+def test_the_users_option_wins_over_a_cache_of_the_preset() -> None:
+    values = resolve({"shuffle_caption": True}).values
+    assert (values["shuffle_caption"], values["cache_text_encoder_outputs"]) == (True, False)
+    assert resolve({"network_train_unet_only": False}).values["cache_text_encoder_outputs"] is False
+    assert resolve({"random_crop": True}).values["cache_latents"] is False
+
+
+def test_what_the_user_contradicts_is_told() -> None:
+    resolved = resolve({"cache_text_encoder_outputs": True, "shuffle_caption": True})
+    assert told(resolved) == [("error", "options-contradict", "manifest.json")]
+
+
+def test_a_validation_split_is_an_option_of_newer_trainers_only() -> None:
+    assert resolve(validation_split=0.1).values["validation_split"] == 0.1
+    older = resolve(validation_split=0.1, kohya_version="v22.6.2")
+    assert told(older) == [("warning", "option-unknown", "manifest.json")]
+    assert "validation_split" not in older.values
+
+
+def test_the_toml_may_name_a_hub_model_but_no_path() -> None:
+    assert resolve(toml='pretrained_model_name_or_path = "a/b"').hub_model == "a/b"
+    assert resolve(toml='pretrained_model_name_or_path = "/a/b"').hub_model is None
+    assert resolve(toml='pretrained_model_name_or_path = "a/b.safetensors"').hub_model is None
+
+
+def test_the_configuration_is_written_as_toml() -> None:
+    values = resolve({"optimizer_args": ['a="b"']}).values
+    assert tomllib.loads(configuration.as_toml(values).decode()) == values

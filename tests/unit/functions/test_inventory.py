@@ -1,0 +1,93 @@
+"""When an upload is over, and how its inspection is divided."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fine_tuning import inventory
+from fine_tuning.inventory import InventoryFile, ListedObject
+from fine_tuning.manifest import Manifest
+
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def listed(path: str, size: int = 10, age: float = 3600) -> ListedObject:
+    return ListedObject(InventoryFile(path, size, "e", "v"), NOW - timedelta(seconds=age))
+
+
+def manifest(**keys: Any) -> Manifest:
+    return Manifest.from_document({"version": 1, **keys})
+
+
+CASES = [
+    # manifest, objects, seconds since the start, expected status, expected missing
+    ({}, [], 0, "complete", 0),
+    ({}, [listed("a.jpg")], 0, "complete", 0),
+    ({}, [listed("a.jpg"), listed("b.jpg", age=10)], 0, "waiting", 0),
+    ({}, [listed("a.jpg", age=10)], 3600, "complete", 0),
+    ({"files": [{"path": "a.jpg"}]}, [], 0, "waiting", 1),
+    ({"files": [{"path": "a.jpg"}]}, [listed("a.jpg", age=0)], 0, "complete", 0),
+    ({"files": [{"path": "a.jpg", "size": 11}]}, [listed("a.jpg")], 0, "waiting", 1),
+    ({"files": [{"path": "a.jpg"}, {"path": "b"}]}, [listed("a.jpg")], 3600, "expired", 1),
+    ({"files": [{"path": "manifest.json"}]}, [], 0, "complete", 0),
+    ({"images": 3}, [listed("a.jpg"), listed("a.txt")], 0, "waiting", 2),
+    ({"images": 1}, [listed("a.jpg")], 0, "complete", 0),
+    ({"images": 3}, [listed("a.jpg")], 3600, "expired", 2),
+]
+
+
+@pytest.mark.parametrize(("keys", "objects", "seconds", "status", "missing"), CASES)
+def test_completeness(
+    keys: dict[str, Any], objects: list[ListedObject], seconds: int, status: str, missing: int
+) -> None:
+    started_at = NOW - timedelta(seconds=seconds)
+    state = inventory.completeness(objects, manifest(**keys), started_at, NOW, 60, 3600)
+    assert (state.status, state.missing) == (status, missing)
+    assert (state.wait_seconds > 0) == (status == "waiting")
+    assert bool(state.findings) == (status == "expired")
+
+
+def test_the_wait_ends_when_the_newest_object_has_settled() -> None:
+    state = inventory.completeness([listed("a.jpg", age=20)], manifest(), NOW, NOW, 60, 3600)
+    assert 40 <= state.wait_seconds <= 41
+
+
+def test_the_manifest_and_folder_markers_are_no_files_of_the_dataset_but_the_toml_is() -> None:
+    objects = [listed(p) for p in ("manifest.json", "", "10_cat/", "10_cat/a.jpg", "kohya-sdxl-config.toml")]
+    assert [o.file.path for o in inventory.without_manifest(objects)] == [
+        "10_cat/a.jpg",
+        "kohya-sdxl-config.toml",
+    ]
+
+
+PATHS = st.lists(
+    st.sampled_from([f"{n}{e}" for n in range(20) for e in (".jpg", ".txt", ".caption")]), unique=True
+)
+
+
+@given(PATHS, st.integers(2, 7))
+def test_shards_hold_every_file_once_and_never_part_an_image_from_its_caption(
+    paths: list[str], size: int
+) -> None:
+    files = [InventoryFile(path, 1, "e", "v") for path in sorted(paths)]
+    shards = inventory.into_shards(files, size)
+    assert sorted(f.path for shard in shards for f in shard) == sorted(paths)
+    homes: dict[str, set[int]] = {}
+    for number, shard in enumerate(shards):
+        assert shard
+        for one in shard:
+            homes.setdefault(inventory.stem_of(one.path), set()).add(number)
+    assert all(len(numbers) == 1 for numbers in homes.values())
+
+
+def test_lines_are_read_back_as_they_were_written() -> None:
+    files = [
+        inventory.with_size(inventory.inspected(InventoryFile("ü.jpg", 1, "e", None), "s", "image"), 3, 4),
+        inventory.inspected(InventoryFile("b.txt", 2, "e", "v"), "s", "caption"),
+    ]
+    assert inventory.from_lines(inventory.as_lines(files)) == sorted(files, key=lambda f: f.path)

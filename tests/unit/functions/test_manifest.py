@@ -1,0 +1,122 @@
+"""What is said about a bad manifest, and what a good one means."""
+
+from __future__ import annotations
+
+import json
+
+import jsonschema_rs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fine_tuning import manifest
+from tests.functions_data import EVENTS, REPOSITORY
+
+BAD = [
+    (b"", "manifest-json-invalid", "line 1, column 1"),
+    (b'{"version": 1,}', "manifest-json-invalid", "line 1"),
+    (b"\xef\xbb\xbf{}", "manifest-json-byte-order-mark", "byte order mark"),
+    (b"\xff\xfe{\x00}\x00", "manifest-json-byte-order-mark", "byte order mark"),
+    (b'{"version": 1, "licence": "\xff"}', "manifest-json-not-utf8", "byte 28"),
+    (b'{"version": 1, "version": 1}', "manifest-json-repeated-key", "'version' appears twice"),
+    (b'{"version": 1, "max_cost_usd": NaN}', "manifest-json-not-a-number", "NaN"),
+    (b'{"version": 1, "max_cost_usd": -Infinity}', "manifest-json-not-a-number", "-Infinity"),
+    (b"[" * 100_000, "manifest-json-too-deep", "nested"),
+    (b'{"version": ' + b"1" * 5000 + b"}", "manifest-json-invalid", "too large"),
+    (b"[1]", "manifest-not-an-object", "a list"),
+    (b"null", "manifest-not-an-object", "null"),
+    (b"{}", "manifest-invalid", "version"),
+    (b'{"version": 2}', "manifest-invalid", "/version"),
+    (b'{"version": 1, "reapeats": 3}', "manifest-unknown-key", "Did you mean 'repeats'?"),
+    (b'{"version": 1, "files": [{"path": "a", "siz": 1}]}', "manifest-unknown-key", "Did you mean 'size'?"),
+    (b'{"version": 1, "files": [{"path": "/etc/passwd"}]}', "manifest-path-outside", "leaves the dataset"),
+    (b'{"version": 1, "files": [{"path": "a/../../b"}]}', "manifest-path-outside", "/files/0/path"),
+    (b'{"version": 1, "files": [{"path": "a\\\\b"}]}', "manifest-path-outside", "leaves the dataset"),
+    (b'{"version": 1, "files": [{"path": "a"}, {"path": "a"}]}', "manifest-path-repeated", "/files/1/path"),
+    (b'{"version": 1, "files": [{"path": "a"}], "images": 1}', "manifest-invalid", "`files` and `images`"),
+    (b'{"version": 1, "repeats": 0}', "manifest-invalid", "/repeats"),
+    (b'{"version": 1, "spot": "yes"}', "manifest-invalid", "/spot"),
+    (b'{"version": 1, "trigger_word": "a/b"}', "manifest-invalid", "/trigger_word"),
+    (b'{"version": 1, "base_model": "../model.ckpt"}', "manifest-invalid", "/base_model"),
+    (b'{"version": 1, "config": {"a": {"b": 1}}}', "manifest-invalid", "/config/a"),
+]
+
+
+@pytest.mark.parametrize(("content", "code", "said"), BAD, ids=[f"{n}-{b[1]}" for n, b in enumerate(BAD)])
+def test_a_bad_manifest_is_refused_with_code_place_and_remedy(content: bytes, code: str, said: str) -> None:
+    accepted, findings = manifest.judge(content)
+    assert accepted is None
+    (finding,) = findings
+    assert (finding.code, finding.severity, finding.path) == (code, "error", "manifest.json")
+    assert said in finding.message
+    assert finding.remedy
+
+
+def test_every_violation_is_told_at_once() -> None:
+    _, findings = manifest.judge(
+        b'{"version": 7, "triger_word": "x", "repeats": -1, "files": [{"path": "../x"}]}'
+    )
+    assert sorted(finding.code for finding in findings) == [
+        "manifest-invalid",
+        "manifest-invalid",
+        "manifest-path-outside",
+        "manifest-unknown-key",
+    ]
+
+
+def test_the_limit_is_one_mebibyte() -> None:
+    assert manifest.too_large(1024 * 1024) is None
+    finding = manifest.too_large(1024 * 1024 + 1)
+    assert finding is not None
+    assert "1 MiB" in finding.message
+
+
+@pytest.mark.parametrize(
+    "path", sorted((EVENTS / "manifests").glob("*.json")), ids=lambda path: str(path.stem)
+)
+def test_the_example_manifests_are_accepted(path: object) -> None:
+    accepted, findings = manifest.judge((EVENTS / "manifests" / str(path)).read_bytes())
+    assert findings == []
+    assert accepted is not None
+
+
+def test_one_of_the_examples_shows_every_key() -> None:
+    shown: set[str] = set()
+    for path in (EVENTS / "manifests").glob("*.json"):
+        shown |= set(json.loads(path.read_bytes()))
+    assert shown == set(json.loads((EVENTS / "manifest.schema.json").read_bytes())["properties"])
+
+
+def test_defaults_are_those_of_the_schema() -> None:
+    accepted, _ = manifest.judge(b'{"version": 1}')
+    schema = json.loads((EVENTS / "manifest.schema.json").read_bytes())
+    assert accepted is not None
+    for name, rule in schema["properties"].items():
+        if "default" in rule:
+            assert getattr(accepted, name) == rule["default"], name
+
+
+def test_an_integer_may_be_written_as_json_writes_it() -> None:
+    accepted, _ = manifest.judge(b'{"version": 1.0, "repeats": 3.0}')
+    assert accepted is not None
+    assert isinstance(accepted.repeats, int)
+
+
+def test_the_functions_copy_of_the_schema_is_the_schema() -> None:
+    original = (EVENTS / "manifest.schema.json").read_bytes()
+    assert (REPOSITORY / "functions/fine_tuning/manifest.schema.json").read_bytes() == original
+    jsonschema_rs.meta.validate(json.loads(original))
+    jsonschema_rs.meta.validate(json.loads((EVENTS / "report.schema.json").read_bytes()))
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_the_judge_fail(content: bytes) -> None:
+    accepted, findings = manifest.judge(content)
+    assert (accepted is None) == bool(findings)
+
+
+@given(st.text(min_size=1, max_size=30))
+def test_a_path_that_is_inside_never_names_a_parent(path: str) -> None:
+    if manifest.is_inside(path):
+        assert not path.startswith("/")
+        assert ".." not in path.split("/")

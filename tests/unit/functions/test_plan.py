@@ -1,0 +1,184 @@
+"""What is decided about a dataset, and what it is said to cost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from fine_tuning import plan, quote
+from fine_tuning.base_model import BaseModelElsewhereError, base_model
+from fine_tuning.inventory import InspectedFile
+from fine_tuning.manifest import Manifest
+from fine_tuning.plan import Decision, Limits
+from tests.functions_data import BUCKET, EVENTS, RUN, file
+
+LIMITS = Limits("v25.2.2", ("ml.g5.8xlarge",), 50, 86400, None)
+FILES = [file("10_x/a.jpg"), file("10_x/a.txt"), file("10_x/b.jpg", 640, 480), file("10_x/b.txt")]
+
+
+def decide(
+    files: list[InspectedFile] | None = None, toml: bytes | None = None, limits: Limits = LIMITS, **keys: Any
+) -> Decision:
+    manifest = Manifest.from_document({"version": 1, **keys})
+    return plan.plan(RUN, manifest, FILES if files is None else files, toml, [], limits)
+
+
+def codes(decision: Decision, severity: str = "error") -> list[str]:
+    return [finding.code for finding in decision.findings if finding.severity == severity]
+
+
+def test_an_accepted_plan() -> None:
+    decision = decide(
+        config={"train_batch_size": 4, "max_train_epochs": 2}, trigger_word="sks", licence="CC0-1.0"
+    )
+    assert decision.accepted
+    assert decision.summary is not None
+    assert decision.plan is not None
+    # Two buckets of 10 images: ceil(10 / 4) = 3 batches each, 2 epochs.
+    assert decision.summary["total_steps"] == 12
+    assert decision.plan["network"] == {
+        "module": "networks.lora",
+        "rank": 32,
+        "alpha": 16.0,
+        "train_text_encoder": False,
+    }
+    assert decision.plan["output_name"] == "cats"
+    assert decision.plan["base_model"]["kind"] == "hub"
+    assert (decision.plan["batch_size"], decision.plan["epochs"]) == (4, 2)
+    assert decision.plan["dataset_prefix"] == f"s3://{BUCKET}/datasets/cats/"
+
+
+def test_steps_are_never_the_trainers_silent_default() -> None:
+    decision = decide()
+    assert codes(decision, "note") == ["steps-planned"]
+    assert decision.summary is not None
+    assert decision.summary["total_steps"] == 60
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"max_cost_usd": 0.01}, ["budget-exceeded"]),
+        ({"instance_types": ["ml.x9.large"], "max_cost_usd": 5}, ["price-unknown"]),
+        ({"instance_types": ["ml.x9.large"]}, []),
+        ({"config": {"max_train_steps": 10_000_000}}, ["runtime-exceeded"]),
+        ({"config": {"min_bucket_reso": 5000}}, ["option-invalid"]),
+        ({"base_model": "s3://elsewhere/models/x/m.safetensors"}, ["base-model-elsewhere"]),
+        ({"config": {"network_module": "os"}, "max_cost_usd": 0.01}, ["budget-exceeded", "option-refused"]),
+    ],
+)
+def test_errors(keys: dict[str, Any], expected: list[str]) -> None:
+    decision = decide(**keys)
+    assert codes(decision) == expected
+    assert decision.accepted is not bool(expected)
+
+
+def test_the_budget_of_the_stack_counts_too() -> None:
+    limits = Limits("v25.2.2", ("ml.g5.8xlarge",), 50, 86400, 0.01)
+    assert codes(decide(limits=limits, max_cost_usd=100)) == ["budget-exceeded"]
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ([], ["dataset-without-images"]),
+        ([file("notes.md")], ["dataset-without-images"]),
+        ([file("reg/1_x/a.jpg")], ["dataset-without-images"]),
+        ([file("x/a.jpg"), file("y/a.jpg")], ["layout-unclear"]),
+        ([file("10_x/a.jpg")], ["dataset-without-captions"]),
+        ([file("10_x/a.jpg"), file("10_x/b.txt")], ["dataset-without-captions"]),
+    ],
+)
+def test_datasets_that_cannot_be_trained_on(files: list[InspectedFile], expected: list[str]) -> None:
+    assert codes(decide(files)) == expected
+
+
+def test_some_captions_are_enough() -> None:
+    assert decide([*FILES, file("10_x/c.jpg")]).accepted
+
+
+@pytest.mark.parametrize("toml", [None, b"a = = 1"])
+def test_the_report_is_what_its_schema_says(toml: bytes | None) -> None:
+    schema = json.loads((EVENTS / "report.schema.json").read_bytes())
+    decision = decide(toml=toml)
+    assert decision.accepted is (toml is None)
+    jsonschema_rs.validate(schema, plan.report(decision))
+    jsonschema_rs.validate(schema, plan.rejection(decision.findings))
+
+
+def test_the_pipelines_parameters() -> None:
+    decision = decide(spot=True, base_model=f"s3://{BUCKET}/models/x/m.safetensors")
+    given = {p["Name"]: p["Value"] for p in plan.pipeline_parameters(RUN, decision, LIMITS)}
+    assert decision.summary is not None
+    runtime = decision.summary["max_runtime_seconds"]
+    assert given == {
+        "InputS3DatasetLocation": f"s3://{BUCKET}/datasets/cats/",
+        "InputS3ConfigurationLocation": f"s3://{BUCKET}/runs/{RUN.run_id}/input/",
+        "InputS3ModelLocation": f"s3://{BUCKET}/models/x/",
+        "OutputS3ModelLocation": f"s3://{BUCKET}/runs/{RUN.run_id}/output/",
+        "CheckpointS3Location": f"s3://{BUCKET}/checkpoints/{RUN.run_id}/",
+        "TrainingInstanceType": "ml.g5.8xlarge",
+        "TrainingVolumeSizeInGB": "50",
+        "MaxTrainingRuntimeInSeconds": str(runtime),
+        "TrainingMode": "spot",
+        "RunId": RUN.run_id,
+        "MaxWaitTimeInSeconds": str(2 * runtime),
+    }
+    on_demand = {p["Name"]: p["Value"] for p in plan.pipeline_parameters(RUN, decide(), LIMITS)}
+    assert on_demand["TrainingMode"] == "on-demand"
+    assert on_demand["InputS3ModelLocation"] == on_demand["InputS3ConfigurationLocation"]
+    assert "MaxWaitTimeInSeconds" not in on_demand
+
+
+@pytest.mark.parametrize(
+    ("batch", "config", "seconds"),
+    [
+        (1, {"network_train_unet_only": True}, 0.65),
+        (8, {"network_train_unet_only": True}, 0.74),
+        (16, {"network_train_unet_only": True}, 1.15),
+        (1, {}, 1.6),
+        (1, {"gradient_checkpointing": True}, 1.9),
+    ],
+)
+def test_the_quote_repeats_what_was_measured(batch: int, config: dict[str, Any], seconds: float) -> None:
+    # An H100 has the H200's bf16 speed, so nothing is scaled there.
+    quoted = quote.quote("ml.p5.4xlarge", 100, 10, (1024, 1024), {"train_batch_size": batch, **config})
+    assert quoted.seconds_per_step == pytest.approx(seconds, rel=0.06)
+
+
+def test_a_slower_gpu_takes_longer_and_a_smaller_resolution_less() -> None:
+    config = {"train_batch_size": 4, "network_train_unet_only": True}
+    fast = quote.quote("ml.p5.4xlarge", 100, 10, (1024, 1024), config)
+    slow = quote.quote("ml.g5.8xlarge", 100, 10, (1024, 1024), config)
+    small = quote.quote("ml.g5.8xlarge", 100, 10, (512, 512), config)
+    assert fast.seconds < slow.seconds
+    assert small.seconds < slow.seconds
+    assert not slow.price_verified
+    assert slow.cost_usd == round(slow.seconds / 3600 * 3.06, 2)
+
+
+def test_the_longest_runtime_is_twice_the_quote_and_half_an_hour() -> None:
+    assert quote.max_runtime_seconds(1000, 86400) == 3800
+    assert quote.max_runtime_seconds(80000, 86400) == 86400
+
+
+def test_base_models() -> None:
+    default = base_model(None, None, BUCKET)
+    assert (default.kind, default.file) == ("hub", "sd_xl_base_1.0.safetensors")
+    assert default.revision is not None
+    assert len(default.revision) == 40
+    assert base_model("a/b@main", "c/d", BUCKET).id == "a/b"
+    assert base_model(None, "c/d", BUCKET).id == "c/d"
+    channel = base_model(f"s3://{BUCKET}/models/x/m.safetensors", None, BUCKET)
+    assert (channel.kind, channel.id, channel.file) == (
+        "channel",
+        f"s3://{BUCKET}/models/x/",
+        "m.safetensors",
+    )
+    with pytest.raises(BaseModelElsewhereError):
+        base_model("s3://elsewhere/m/m.safetensors", None, BUCKET)
+    with pytest.raises(BaseModelElsewhereError):
+        base_model(f"s3://{BUCKET}/m.safetensors", None, BUCKET)
