@@ -41,9 +41,7 @@ def written_into(template: str, definition: dict[str, Any]) -> str:
         raise ValueError(f"{TEMPLATE.name}: the markers of the pipeline's definition are missing")
     body = "".join(" " * INDENT + line + "\n" for line in layout(definition).splitlines())
     property_indent = " " * (INDENT - 2)
-    return (
-        f"{before}{BEGIN}\n{property_indent}PipelineDefinitionBody: !Sub |\n{body}{property_indent}{END}{after}"
-    )
+    return f"{before}{BEGIN}\n{property_indent}PipelineDefinitionBody: !Sub |\n{body}{property_indent}{END}{after}"
 
 
 def main() -> int:

@@ -24,7 +24,7 @@ METRIC_DEFINITIONS = (
 )
 
 
-class TrainingJobStep(ConfigurableRetryStep):
+class TrainingJobStep(ConfigurableRetryStep):  # type: ignore[misc] # the SDK is published without types
     """A training step whose arguments are the request itself.
 
     Args:

@@ -109,7 +109,9 @@ class Demonstration:
     def measure(self, record: Record, dropped_at: datetime, mail: Mail) -> None:
         """The two delays that a user feels; the run's own stages are in its history."""
         changes = records.moments(record)
-        self.stopwatch.between(f"  manifest to first decision (aim {DECISION_SECONDS} s)", dropped_at, changes[0][1])
+        self.stopwatch.between(
+            f"  manifest to first decision (aim {DECISION_SECONDS} s)", dropped_at, changes[0][1]
+        )
         for (status, since), (_, until) in pairwise(changes):
             self.stopwatch.between(f"  {status.lower().replace('_', ' ')}", since, until)
         job = (record.get("observation") or {}).get("training_job")

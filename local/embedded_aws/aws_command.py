@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import boto3
-import jmespath  # type: ignore[import-untyped]
+import jmespath
 from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 

@@ -38,7 +38,7 @@ _TemplateLoader.add_multi_constructor("!", _short_form)
 
 @cache
 def template() -> dict[str, Json]:
-    loaded: dict[str, Json] = yaml.load(TEMPLATE.read_text(), Loader=_TemplateLoader)  # noqa: S506 (a SafeLoader)
+    loaded: dict[str, Json] = yaml.load(TEMPLATE.read_text(), Loader=_TemplateLoader)
     return loaded
 
 

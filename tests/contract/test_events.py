@@ -15,10 +15,13 @@ EVENTS = Path(__file__).parents[2] / "events"
 
 
 def patterns() -> list[tuple[str, dict[str, Any]]]:
-    found = [(name, properties["EventPattern"]) for name, properties in resources("AWS::Events::Rule").items()]
+    found = [
+        (name, properties["EventPattern"]) for name, properties in resources("AWS::Events::Rule").items()
+    ]
     for name, properties in resources("AWS::Serverless::Function").items():
         found += [
-            (f"{name}.{event}", each["Properties"]["Pattern"]) for event, each in properties.get("Events", {}).items()
+            (f"{name}.{event}", each["Properties"]["Pattern"])
+            for event, each in properties.get("Events", {}).items()
         ]
     return found
 
@@ -40,7 +43,9 @@ def test_every_rule_matches_fields_that_aws_sends(
 
 
 @pytest.mark.parametrize("path", sorted(EVENTS.glob("*.event.json")), ids=lambda path: str(path.name))
-def test_every_example_event_has_only_fields_that_aws_sends(path: Path, schemas: dict[str, list[str]]) -> None:
+def test_every_example_event_has_only_fields_that_aws_sends(
+    path: Path, schemas: dict[str, list[str]]
+) -> None:
     event = json.loads(path.read_text())
     known = schemas[f"{event['source']}/{event['detail-type']}"]
     # SageMaker's documentation shows FailureReason for failed jobs; the specification leaves it out.
@@ -50,5 +55,7 @@ def test_every_example_event_has_only_fields_that_aws_sends(path: Path, schemas:
 def test_there_is_an_example_of_every_event_that_a_rule_waits_for() -> None:
     examples = [json.loads(path.read_text()) for path in EVENTS.glob("*.event.json")]
     shown = {(each["source"], each["detail-type"]) for each in examples}
-    waited_for = {(pattern["source"][0], kind) for _, pattern in patterns() for kind in pattern["detail-type"]}
+    waited_for = {
+        (pattern["source"][0], kind) for _, pattern in patterns() for kind in pattern["detail-type"]
+    }
     assert waited_for <= shown

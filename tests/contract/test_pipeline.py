@@ -23,7 +23,9 @@ PLACES = {
 
 def deployed() -> dict[str, Any]:
     (properties,) = resources("AWS::SageMaker::Pipeline").values()
-    definition: dict[str, Any] = json.loads(properties["PipelineDefinition"]["PipelineDefinitionBody"]["Fn::Sub"])
+    definition: dict[str, Any] = json.loads(
+        properties["PipelineDefinition"]["PipelineDefinitionBody"]["Fn::Sub"]
+    )
     return definition
 
 
@@ -42,7 +44,9 @@ def placed(value: Any) -> Any:
 
 def training_steps() -> list[dict[str, Any]]:
     conditions = [step for step in deployed()["Steps"] if step["Type"] == "Condition"]
-    return [step for each in conditions for step in each["Arguments"]["IfSteps"] if step["Type"] == "Training"]
+    return [
+        step for each in conditions for step in each["Arguments"]["IfSteps"] if step["Type"] == "Training"
+    ]
 
 
 def problems_of(request: dict[str, Any]) -> str:

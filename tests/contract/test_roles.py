@@ -28,7 +28,9 @@ def test_every_action_exists_and_is_written_out(owner: str, statement: dict[str,
 
 
 @pytest.mark.parametrize(("owner", "statement"), STATEMENTS)
-def test_a_star_as_resource_only_where_no_action_takes_anything_else(owner: str, statement: dict[str, Any]) -> None:
+def test_a_star_as_resource_only_where_no_action_takes_anything_else(
+    owner: str, statement: dict[str, Any]
+) -> None:
     if "*" not in listed(statement["Resource"]):
         return
     for action in listed(statement["Action"]):
@@ -39,7 +41,9 @@ def test_a_star_as_resource_only_where_no_action_takes_anything_else(owner: str,
 
 
 @pytest.mark.parametrize(("owner", "statement"), STATEMENTS)
-def test_an_action_that_takes_no_resource_is_never_scoped_to_one(owner: str, statement: dict[str, Any]) -> None:
+def test_an_action_that_takes_no_resource_is_never_scoped_to_one(
+    owner: str, statement: dict[str, Any]
+) -> None:
     """Such a statement grants nothing at all."""
     for action in listed(statement["Action"]):
         # Not in AWS's list, but judged against the state machine: the CDK's StateMachine.grantTaskResponse does so too.
@@ -82,7 +86,9 @@ def test_nobody_may_delete_or_overwrite_a_dataset() -> None:
 def test_every_role_is_assumed_for_this_account_only() -> None:
     for name, properties in resources("AWS::IAM::Role").items():
         for statement in properties["AssumeRolePolicyDocument"]["Statement"]:
-            assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}, name
+            assert statement["Condition"] == {
+                "StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+            }, name
 
 
 def test_every_asynchronous_hop_has_its_dead_letter_queue() -> None:
@@ -91,7 +97,11 @@ def test_every_asynchronous_hop_has_its_dead_letter_queue() -> None:
         without += [name for target in properties["Targets"] if "DeadLetterConfig" not in target]
     for name, properties in resources("AWS::Serverless::Function").items():
         events = properties.get("Events", {})
-        without += [f"{name}.{event}" for event, each in events.items() if "DeadLetterConfig" not in each["Properties"]]
+        without += [
+            f"{name}.{event}"
+            for event, each in events.items()
+            if "DeadLetterConfig" not in each["Properties"]
+        ]
         if events and "OnFailure" not in properties.get("EventInvokeConfig", {}).get("DestinationConfig", {}):
             without.append(f"{name} (asynchronous invocation)")
     assert without == []

@@ -33,7 +33,15 @@ def checked_by_node(script: str, *arguments: str) -> Any:
     # Modules are looked up from the script's own folder, so it is read where the packages are.
     code = (here / script).read_text()
     command = [node, "--input-type=module", "-", *arguments]
-    ended = subprocess.run(command, input=code, cwd=Path(modules).parent, capture_output=True, text=True, timeout=120, check=False)
+    ended = subprocess.run(
+        command,
+        input=code,
+        cwd=Path(modules).parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
     return json.loads(ended.stdout)
 
@@ -96,7 +104,9 @@ def _kinds_of_mail(name: str, state: dict[str, Any]) -> bool:
 def test_no_way_to_a_failed_execution_goes_round_the_mail() -> None:
     """From the start to any Fail state, every path passes a state that mails the ending."""
     machine = state_machine()["States"]
-    endings = {name for name, state in machine.items() if _kinds_of_mail(name, state) and name != "TellStarted"}
+    endings = {
+        name for name, state in machine.items() if _kinds_of_mail(name, state) and name != "TellStarted"
+    }
     seen, todo = set(), ["Receive"]
     while todo:
         name = todo.pop()
@@ -127,7 +137,9 @@ def test_expressions_use_only_what_exists(name: str, state: dict[str, Any]) -> N
             assert set(re.findall(r"\$states\.(\w+)", expression)) <= allowed, expression
             assert set(re.findall(r"\$states\.context\.(\w+)", expression)) <= CONTEXT_FIELDS, expression
             names = set(re.findall(r"\$(\w+)", expression)) - {"states"}
-            assert names - FUNCTIONS <= assigned, f"{expression}: {names - FUNCTIONS - assigned} never assigned"
+            assert names - FUNCTIONS <= assigned, (
+                f"{expression}: {names - FUNCTIONS - assigned} never assigned"
+            )
 
 
 @pytest.mark.parametrize(("name", "state"), STATES)
@@ -147,7 +159,9 @@ def test_a_variable_is_assigned_on_every_way_to_its_use(name: str, state: dict[s
                 certain[following] = merged
                 todo.append(following)
     own = {key: value for key, value in state.items() if key != "ItemProcessor"}
-    used = {each for text in expressions(own) for each in re.findall(r"\$(\w+)", text)} - {"states"} - FUNCTIONS
+    used = (
+        {each for text in expressions(own) for each in re.findall(r"\$(\w+)", text)} - {"states"} - FUNCTIONS
+    )
     assert used <= certain[name], f"{used - certain[name]} may be unassigned here"
 
 
@@ -171,7 +185,9 @@ def test_the_template_substitutes_exactly_what_the_definition_expects() -> None:
 
 def test_no_account_region_or_arn_is_written_out() -> None:
     text = (Path(__file__).parents[2] / "statemachine" / "fine_tuning.asl.yaml").read_text()
-    literal = [arn for arn in re.findall(r"arn:aws[^\s\"']*", text) if not arn.startswith("arn:aws:states:::")]
+    literal = [
+        arn for arn in re.findall(r"arn:aws[^\s\"']*", text) if not arn.startswith("arn:aws:states:::")
+    ]
     assert literal == []
 
 
@@ -181,7 +197,9 @@ def test_a_one_hour_run_takes_fewer_than_60_transitions() -> None:
     before_inspection = len(["Receive", "TakeInventory", "IsUploadComplete", "WaitForUpload"]) + 2
     shards = -(-2 * 1000 // template_defaults["ShardSize"])
     inspection = 1 + shards
-    until_start = len(["PlanRun", "IsAccepted", "ResolveImage", "IsImageReady", "ClaimIdentity", "IsClaimed"]) + 2
+    until_start = (
+        len(["PlanRun", "IsAccepted", "ResolveImage", "IsImageReady", "ClaimIdentity", "IsClaimed"]) + 2
+    )
     watching = -(-3600 // template_defaults["WatchIntervalSeconds"]) + 1
     ending = len(["HowDidTrainingEnd", "VerifyModel", "TellCompleted", "Completed"])
     assert before_inspection + inspection + until_start + watching + ending < 60

@@ -15,7 +15,9 @@ def test_the_event_names_the_version_of_an_object_in_a_versioned_bucket(
     s3.create_bucket(Bucket=unique)
     if versioned:
         s3.put_bucket_versioning(Bucket=unique, VersioningConfiguration={"Status": "Enabled"})
-    s3.put_bucket_notification_configuration(Bucket=unique, NotificationConfiguration={"EventBridgeConfiguration": {}})
+    s3.put_bucket_notification_configuration(
+        Bucket=unique, NotificationConfiguration={"EventBridgeConfiguration": {}}
+    )
     url = sqs.create_queue(QueueName=unique)["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     statement = {

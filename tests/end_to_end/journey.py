@@ -20,7 +20,13 @@ Answer = TypeVar("Answer")
 REGION = "us-east-1"
 FINAL = {"COMPLETED", "REJECTED", "REPEATED", "FAILED", "STOPPED"}
 # Enough for the rehearsal to learn something, little enough to be quick.
-QUICK = {"resolution": "256,256", "max_train_steps": 4, "train_batch_size": 2, "network_dim": 4, "network_alpha": 2}
+QUICK = {
+    "resolution": "256,256",
+    "max_train_steps": 4,
+    "train_batch_size": 2,
+    "network_dim": 4,
+    "network_alpha": 2,
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ class Stack:
         ).Table(self.outputs["RunTableName"])
         items: list[dict[str, Any]] = table.scan(ConsistentRead=True)["Items"]
         return sorted(
-            (item for item in items if item.get("dataset_prefix") == prefix), key=lambda item: item["created_at"]
+            (item for item in items if item.get("dataset_prefix") == prefix),
+            key=lambda item: item["created_at"],
         )
 
     def record(self, prefix: str, status: set[str] | None = None, seconds: float = 90) -> dict[str, Any]:
@@ -80,7 +87,9 @@ class Stack:
             found = self.records(prefix)
             return found[-1] if found and found[-1]["status"] in wanted else None
 
-        return eventually(newest, f"a run of {prefix} in {sorted(wanted)}", seconds, lambda: self.records(prefix))
+        return eventually(
+            newest, f"a run of {prefix} in {sorted(wanted)}", seconds, lambda: self.records(prefix)
+        )
 
     def mails(self, run_id: str | None = None, kind: str | None = None) -> list[email.message.EmailMessage]:
         found = []
@@ -128,11 +137,16 @@ class Stack:
         """Key and version id → ETag of everything below a prefix, delete markers too."""
         listed = self.client("s3").list_object_versions(Bucket=self.bucket, Prefix=prefix)
         found = {f"{each['Key']}@{each['VersionId']}": each["ETag"] for each in listed.get("Versions", [])}
-        return found | {f"{each['Key']}@{each['VersionId']}": "deleted" for each in listed.get("DeleteMarkers", [])}
+        return found | {
+            f"{each['Key']}@{each['VersionId']}": "deleted" for each in listed.get("DeleteMarkers", [])
+        }
 
 
 def eventually(
-    look: Callable[[], Answer | None], what: str, seconds: float = 60, explain: Callable[[], object] | None = None
+    look: Callable[[], Answer | None],
+    what: str,
+    seconds: float = 60,
+    explain: Callable[[], object] | None = None,
 ) -> Answer:
     """The first truthy answer of a look, or an AssertionError that says what was waited for."""
     until = time.monotonic() + seconds
@@ -146,7 +160,9 @@ def eventually(
 def image(seed: int, size: tuple[int, int] = (320, 320), kind: str = "JPEG") -> bytes:
     """A small picture with some structure, different for every seed."""
     picture = Image.linear_gradient("L").resize(size).rotate(37 * seed)
-    coloured = Image.merge("RGB", (picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), picture.rotate(90)))
+    coloured = Image.merge(
+        "RGB", (picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT), picture.rotate(90))
+    )
     written = io.BytesIO()
     coloured.resize(size).save(written, kind)
     return written.getvalue()

@@ -1,4 +1,4 @@
-"""Whatever is dropped: every problem is told with file and remedy, nothing is trained, nothing of the user's is touched."""
+"""Whatever is dropped: every problem is told with file and remedy, nothing is trained, no file is touched."""
 
 from __future__ import annotations
 
@@ -33,7 +33,13 @@ TRUNCATED = image(1, (640, 640))[:-2000]
 
 BAD_DROPS = [
     BadDrop("not-json", dataset, b'{"version": 1,', ["manifest.json", "JSON"], reaches_the_flow=False),
-    BadDrop("not-utf8", dataset, b'{"version": 1, "licence": "\xff\xfe"}', ["manifest.json", "UTF-8"], reaches_the_flow=False),
+    BadDrop(
+        "not-utf8",
+        dataset,
+        b'{"version": 1, "licence": "\xff\xfe"}',
+        ["manifest.json", "UTF-8"],
+        reaches_the_flow=False,
+    ),
     BadDrop(
         "schema",
         dataset,

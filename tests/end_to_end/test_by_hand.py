@@ -29,7 +29,9 @@ def _start(stack: Stack, **parameters: str) -> str:
 
 def _ended(stack: Stack, arn: str) -> dict[str, Any]:
     def described() -> dict[str, Any] | None:
-        answer: dict[str, Any] = stack.client("sagemaker").describe_pipeline_execution(PipelineExecutionArn=arn)
+        answer: dict[str, Any] = stack.client("sagemaker").describe_pipeline_execution(
+            PipelineExecutionArn=arn
+        )
         return answer if answer["PipelineExecutionStatus"] not in ("Executing", "Stopping") else None
 
     return eventually(described, "the end of the pipeline execution")
@@ -55,7 +57,9 @@ def test_it_trains_on_the_older_layout_with_nothing_but_its_defaults(stack: Stac
 def test_a_volume_that_is_too_small_is_refused_with_the_reason(stack: Stack) -> None:
     ended = _ended(stack, _start(stack, TrainingVolumeSizeInGB="49"))
     assert ended["PipelineExecutionStatus"] == "Failed"
-    listed = stack.client("sagemaker").list_pipeline_execution_steps(PipelineExecutionArn=ended["PipelineExecutionArn"])
+    listed = stack.client("sagemaker").list_pipeline_execution_steps(
+        PipelineExecutionArn=ended["PipelineExecutionArn"]
+    )
     steps = {each["StepName"]: each for each in listed["PipelineExecutionSteps"]}
     assert "at least 50" in steps["VolumeTooSmall"]["FailureReason"]
     assert not any(name.startswith("Train") for name in steps)

@@ -29,7 +29,9 @@ def _invoke(stack: Stack, function: str, event: dict[str, Any]) -> None:
         if function in each["FunctionName"]
         and each["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] == project
     ]
-    stack.client("lambda").invoke(FunctionName=name, InvocationType="Event", Payload=json.dumps(event).encode())
+    stack.client("lambda").invoke(
+        FunctionName=name, InvocationType="Event", Payload=json.dumps(event).encode()
+    )
 
 
 def _envelope(entry: dict[str, Any]) -> dict[str, Any]:
@@ -56,21 +58,28 @@ def test_one_event_delivered_three_times_is_one_run_and_one_set_of_mails(stack: 
     prefix = stack.drop("thrice", dataset(3), quick_manifest())
     version = next(each.split("@")[1] for each in stack.versions(prefix) if "manifest.json" in each)
     for _ in range(2):
-        _invoke(stack, "ValidateManifest", _envelope(_dropped(stack.bucket, prefix + "manifest.json", version)))
+        _invoke(
+            stack, "ValidateManifest", _envelope(_dropped(stack.bucket, prefix + "manifest.json", version))
+        )
     record = stack.record(prefix)
     assert record["status"] == "COMPLETED", record
     _invoke(stack, "ValidateManifest", _envelope(_dropped(stack.bucket, prefix + "manifest.json", version)))
     time.sleep(2)
     assert len(stack.records(prefix)) == 1
     assert len(stack.training_jobs(record["run_id"])) == 1
-    assert sorted(mail["X-Attribute-kind"] for mail in stack.mails(record["run_id"])) == ["completed", "started"]
+    assert sorted(mail["X-Attribute-kind"] for mail in stack.mails(record["run_id"])) == [
+        "completed",
+        "started",
+    ]
 
 
 def test_a_bad_manifest_delivered_three_times_is_one_mail(stack: Stack) -> None:
     prefix = stack.drop("thrice-bad", {}, b"no manifest")
     version = next(each.split("@")[1] for each in stack.versions(prefix) if "manifest.json" in each)
     for _ in range(2):
-        _invoke(stack, "ValidateManifest", _envelope(_dropped(stack.bucket, prefix + "manifest.json", version)))
+        _invoke(
+            stack, "ValidateManifest", _envelope(_dropped(stack.bucket, prefix + "manifest.json", version))
+        )
     record = stack.record(prefix)
     time.sleep(3)
     assert len(stack.mails(record["run_id"])) == 1
@@ -125,11 +134,14 @@ def test_an_aborted_execution_stops_the_gpu_job_and_tells(stack: Stack) -> None:
     record = stack.record(prefix, {"TRAINING"})
     eventually(lambda: stack.training_jobs(record["run_id"]), "a training job")
     # When somebody aborts its execution
-    stack.client("stepfunctions").stop_execution(executionArn=record["execution_arn"], cause="changed my mind")
+    stack.client("stepfunctions").stop_execution(
+        executionArn=record["execution_arn"], cause="changed my mind"
+    )
     # Then the job stops, the record says so, and one mail tells
     record = stack.record(prefix)
     assert record["status"] == "STOPPED"
     eventually(
-        lambda: stack.training_jobs(record["run_id"])[0]["TrainingJobStatus"] == "Stopped", "a stopped training job"
+        lambda: stack.training_jobs(record["run_id"])[0]["TrainingJobStatus"] == "Stopped",
+        "a stopped training job",
     )
     stack.mail(record["run_id"], "stopped")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.end_to_end import source
 from tests.end_to_end.conftest import Deployer
-from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
+from tests.end_to_end.journey import dataset, eventually, quick_manifest
 
 PROJECT = "image-tests"
 

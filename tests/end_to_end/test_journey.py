@@ -15,12 +15,16 @@ from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
 def completed(stack: Stack) -> dict[str, object]:
     """One good run, shared by the tests that look at what it left."""
     files = dataset(6) | {"kohya-sdxl-config.toml": b"seed = 7\n"}
-    record = stack.record(stack.drop("good", files, quick_manifest(trigger_word="phx", sample_prompts=["phx thing"])))
+    record = stack.record(
+        stack.drop("good", files, quick_manifest(trigger_word="phx", sample_prompts=["phx thing"]))
+    )
     assert record["status"] == "COMPLETED", record
     return record
 
 
-def test_a_run_ends_with_a_model_that_opens(stack: Stack, completed: dict[str, dict[str, str]], tmp_path: Path) -> None:
+def test_a_run_ends_with_a_model_that_opens(
+    stack: Stack, completed: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
     uri = completed["model"]["model"]["uri"] if "model" in completed["model"] else completed["model"]["uri"]
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     stack.client("s3").download_file(bucket, key, str(tmp_path / "model.safetensors"))
@@ -133,7 +137,9 @@ def test_images_that_never_arrive_end_in_a_mail(stack: Stack) -> None:
 
 
 def test_provenance_lies_beside_the_model(stack: Stack, completed: dict[str, str]) -> None:
-    listed = stack.client("s3").list_objects_v2(Bucket=stack.bucket, Prefix=f"runs/{completed['run_id']}/output/")
+    listed = stack.client("s3").list_objects_v2(
+        Bucket=stack.bucket, Prefix=f"runs/{completed['run_id']}/output/"
+    )
     keys = [each["Key"] for each in listed["Contents"]]
     (provenance,) = [key for key in keys if key.endswith("provenance.json")]
     told = json.loads(stack.client("s3").get_object(Bucket=stack.bucket, Key=provenance)["Body"].read())

@@ -62,9 +62,13 @@ NEEDED_BY_A_RUN = [
     ("TrainingRole", "PullTheImage"),
     ("VerifyModelFunctionRole", "ReadTheModel"),
 ]
+# A training of a few steps may be over before the flow learns that it cannot watch it.
+MISSED_AFTER_TRAINING_BEGAN = {"WatchTrainingFunctionRole", "VerifyModelFunctionRole"}
 
 
-@pytest.mark.parametrize(("role", "sid"), NEEDED_BY_A_RUN, ids=[f"{role}-{sid}" for role, sid in NEEDED_BY_A_RUN])
+@pytest.mark.parametrize(
+    ("role", "sid"), NEEDED_BY_A_RUN, ids=[f"{role}-{sid}" for role, sid in NEEDED_BY_A_RUN]
+)
 def test_a_run_fails_openly_without_a_permission_that_it_needs(stack: Stack, role: str, sid: str) -> None:
     # Given a stack whose role lacks one statement
     with without(stack, role, sid):
@@ -74,8 +78,10 @@ def test_a_run_fails_openly_without_a_permission_that_it_needs(stack: Stack, rol
         assert record["status"] == "FAILED"
         assert stack.execution_ended(record) == "FAILED"
         eventually(lambda: stack.mails(record["run_id"], "failed"), "a mail", explain=lambda: stack.mails())
-    completed = [job for job in stack.training_jobs(record["run_id"]) if job["TrainingJobStatus"] == "Completed"]
-    assert completed == [] or role == "VerifyModelFunctionRole"
+    # and no job is left running, nor was one finished before the permission was missed
+    jobs = [job["TrainingJobStatus"] for job in stack.training_jobs(record["run_id"])]
+    assert "InProgress" not in jobs
+    assert "Completed" not in jobs or role in MISSED_AFTER_TRAINING_BEGAN
 
 
 def test_a_notifier_that_may_not_publish_is_stood_in_for_by_the_flow(stack: Stack) -> None:
