@@ -133,7 +133,8 @@ class RunningEmbeddedAws:
         """The ARN of a new Python function whose handler is `app.handler` of `code`."""
         archive = io.BytesIO()
         with zipfile.ZipFile(archive, "w") as files:
-            files.writestr("app.py", code)
+            # A fixed date, so that one code makes one artifact.
+            files.writestr(zipfile.ZipInfo("app.py"), code)
         arn = self.client("lambda").create_function(
             FunctionName=name,
             Runtime="python3.13",

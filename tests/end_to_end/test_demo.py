@@ -1,0 +1,66 @@
+"""`./dev demo` as a person runs it, to its end and interrupted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _demo(temporary: Path) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "TMPDIR": str(temporary),
+        "PATH": f"{os.environ['TOOLS_BIN']}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [f"{os.environ['TOOLS_BIN']}/python", "-P", "-m", "local.cli", "demo"]
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _processes_below(folder: Path) -> list[str]:
+    """Command lines of running processes that name the folder or work in it."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(folder) in command or str((process / "cwd").resolve()).startswith(str(folder)):
+                found.append(command)
+        except OSError:
+            continue  # it has ended meanwhile
+    return found
+
+
+def test_the_demo_ends_in_a_model_and_an_email(tmp_path: Path) -> None:
+    demo = _demo(tmp_path)
+    output, _ = demo.communicate(timeout=240)
+    assert demo.returncode == 0, output
+    assert "REHEARSAL" in output
+    assert "Completed (rehearsal)" in output
+    assert "\nNO " not in output
+    assert _processes_below(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seconds", [1, 6, 18])
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, seconds: int) -> None:
+    demo = _demo(tmp_path)
+    time.sleep(seconds)
+    os.killpg(demo.pid, signal.SIGINT)
+    demo.communicate(timeout=30)
+    assert demo.returncode != 0
+    assert _processes_below(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
