@@ -126,7 +126,7 @@ def _pipeline(bucket: str, image_uri: str, role_arn: str) -> Pipeline:
 
 
 def _retry_policies() -> list[RetryPolicy]:
-    # Lack of capacity is not repeated here: the flow goes to the next rung of the ladder.
+    # Lack of capacity and of quota are not repeated here: the user is told what to raise or to name instead.
     return [
         StepRetryPolicy(
             exception_types=[StepExceptionTypeEnum.SERVICE_FAULT, StepExceptionTypeEnum.THROTTLING],

@@ -3,6 +3,7 @@ revision.
 """
 
 import subprocess
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,19 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 @dataclass(frozen=True)
 class LoadedBaseModel:
-    """`name`: pretrained_model_name_or_path; `record` is for provenance.json, `variables` for Kohya."""
+    """`name`: pretrained_model_name_or_path; `record` is for provenance.json, `variables` for Kohya.
+
+    `digest` is the sha256 of a channel's file. It is computed while the trainer starts, which takes longer.
+    """
 
     name: str | None
     record: dict[str, Any]
     variables: dict[str, str]
+    digest: Future[str] | None = None
+
+    def told(self) -> dict[str, Any]:
+        """`record` with the digest, waited for; raises OSError when the file could not be read."""
+        return {**self.record, "sha256": self.digest.result()} if self.digest else self.record
 
 
 def load_base_model(
@@ -48,9 +57,8 @@ def load_base_model(
     record = {"kind": wanted.kind, "id": wanted.id, "revision": wanted.revision, "file": wanted.file}
     if wanted.kind == "channel":
         path = _in_channel(environment.folders.base_model, wanted.file)
-        return LoadedBaseModel(
-            str(path), {**record, "file": path.name, "sha256": sha256_of(path)}, dict(OFFLINE)
-        )
+        with_file = {**record, "file": path.name}
+        return LoadedBaseModel(str(path), with_file, dict(OFFLINE), _in_background(path))
     if environment.rehearsal or not (wanted.revision or wanted.file):
         return LoadedBaseModel(wanted.id, record, {})
     return LoadedBaseModel(_fetched(wanted, environment), record, {})
@@ -66,6 +74,13 @@ def _in_channel(folder: Path, file: str | None) -> Path:
             f"{candidates[0].name} is not a .safetensors; other formats can run code.", remedy
         )
     return candidates[0]
+
+
+def _in_background(path: Path) -> Future[str]:
+    pool = ThreadPoolExecutor(max_workers=1)
+    digest = pool.submit(sha256_of, path)
+    pool.shutdown(wait=False)
+    return digest
 
 
 def _fetched(wanted: BaseModel, environment: Environment) -> str:

@@ -13,6 +13,8 @@ from kohya_trainer.options import OptionTable
 from kohya_trainer.resume import ResumePoint
 
 TRAINER = "sdxl_train_network.py"
+# Stands between launcher and trainer; a file, because the trainer must not see this package on its path.
+TRAINER_PROCESS = Path(__file__).with_name("trainer_process.py")
 RENDEZVOUS_PORT = 29500
 MOST_THREADS_PER_PROCESS = 8
 # torch takes 75 for what the trainer calls None; its own parser refuses the number.
@@ -167,5 +169,6 @@ def launch_arguments(
         *launcher,
         *several,
         *(text for name, value in settings.items() for text in (f"--{name}", str(value))),
+        str(TRAINER_PROCESS),
         *trainer,
     ]

@@ -57,13 +57,22 @@ class Folders:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to train on. `hosts` are in SageMaker's order; the first is the main one."""
+    """What there is to train on. `hosts` are in SageMaker's order; the first is the main one.
+
+    `instance_type` is None outside SageMaker.
+    """
 
     gpus: tuple[str, ...]
     cpus: int
     hosts: tuple[str, ...]
     current_host: str
     python: str
+    instance_type: str | None = None
+
+    @property
+    def lacks_its_gpu(self) -> bool:
+        """The instance has an NVIDIA GPU (families g and p) that the container cannot see."""
+        return not self.gpus and (self.instance_type or "").startswith(("ml.g", "ml.p"))
 
     @property
     def rank(self) -> int:
@@ -128,7 +137,14 @@ def _machine(resources: Mapping[str, Any], gpus: tuple[str, ...]) -> Machine:
             "Start the training job again.",
         )
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(gpus=gpus, cpus=cpus, hosts=hosts, current_host=current, python=sys.executable)
+    return Machine(
+        gpus=gpus,
+        cpus=cpus,
+        hosts=hosts,
+        current_host=current,
+        python=sys.executable,
+        instance_type=resources.get("current_instance_type"),
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -26,6 +26,12 @@ class UnsupportedKohyaVersionError(TrainingError):
     kind = "unsupported-version"
 
 
+class MissingGpuError(TrainingError):
+    """The real trainer would train on the CPU, for days and at a GPU's price."""
+
+    kind = "gpu-missing"
+
+
 class DatasetChangedError(TrainingError):
     """A file differs from the one that was inspected, or is missing."""
 

@@ -10,6 +10,8 @@ from kohya_trainer.errors import TrainerFailedError, TrainingError
 # SageMaker shows the first 1,024 characters of the file; log lines come after the cause and are cut there.
 LONGEST_CAUSE = 500
 LINES_KEPT = 30
+# The line that names a broken image comes before two tracebacks, the trainer's and its launcher's.
+LINES_CLASSIFIED = 200
 SIGKILL_CODES = (-9, 137)
 
 
@@ -46,14 +48,15 @@ CLASSES = (
     ),
     FailureClass(
         "corrupt-image",
-        r"(?:cannot identify image file|(?:error loading|failed to load) image:?) ['\"]?(?P<detail>[^'\"\n]+)"
+        r"(?:cannot identify image file|Error loading file:|(?:error loading|failed to load) image:?) ['\"]?"
+        r"(?P<detail>[^'\"\n]+?)(?:['\"]| {2}|$)"
         r"|image file is truncated|broken data stream|DecompressionBombError",
         "An image cannot be read{detail}.",
         "Replace that image and drop the dataset again.",
     ),
     FailureClass(
         "base-model",
-        r"GatedRepoError|RepositoryNotFoundError|RevisionNotFoundError|EntryNotFoundError|401 Client Error"
+        r"GatedRepoError|RepositoryNotFoundError|RevisionNotFoundError|(?<!Local)EntryNotFoundError|401 Client Error"
         r"|403 Client Error|is not a local folder and is not a valid model identifier"
         r"|model is not found as a file",
         "The base model cannot be loaded: it does not exist or is gated.",

@@ -2,7 +2,6 @@
 waiting.
 """
 
-import ctypes
 import os
 import select
 import signal
@@ -15,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from kohya_trainer.trainer_process import die_with_parent
+
 # SageMaker kills 120 s after SIGTERM; what is left is for writing the failure file.
 SECONDS_TO_END = 100.0
 # A trainer that is beyond saving (NaN) is not waited for.
 SECONDS_TO_STOP = 5.0
 SECONDS_OF_SILENCE = 0.5
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ def run_trainer(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        # In a session of its own; if this process is killed outright, the GPU must not stay busy.
+        preexec_fn=die_with_parent if sys.platform == "linux" else None,
     )
     assert process.stdout is not None  # PIPE was asked for
     descriptor = process.stdout.fileno()
@@ -106,10 +107,3 @@ def _forwarded_signals(process: "subprocess.Popen[bytes]") -> Iterator[list[int]
 def _signal_group(process: "subprocess.Popen[bytes]", number: int) -> None:
     with suppress(ProcessLookupError, PermissionError):  # the group has ended
         os.killpg(process.pid, number)
-
-
-def _die_with_parent() -> None:
-    """The trainer is in a session of its own; if this process is killed outright, the GPU must not stay
-    busy.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -16,6 +16,8 @@ _BAR = re.compile(
     r"\s*steps: *\d+%\|[^|]*\| *(?P<done>\d+)/(?P<total>\d+) "
     r"\[[^\]<]*<[^\],]*, *(?P<rate>[\d.]+|\?)(?P<unit>it/s|s/it)(?P<more>[^\]]*)\]"
 )
+# Kohya's logger pads each line to the terminal's width and writes a file name at its end.
+_PADDING = re.compile(r"(?<=\S) {3,}")
 _LOSS = re.compile(r"\b(?:avr_loss|loss)=(?P<loss>[^,\s]+)")
 
 
@@ -94,7 +96,7 @@ def _events(text: str) -> list[Bar | Line]:
     rest = body[bar.end() :].strip() if bar else body.rstrip()
     events: list[Bar | Line] = [_bar(bar)] if bar else []
     if rest:
-        events.append(Line(rest[:LONGEST_LINE], transient=text.endswith("\r")))
+        events.append(Line(_PADDING.sub("  ", rest)[:LONGEST_LINE], transient=text.endswith("\r")))
     return events
 
 

@@ -18,7 +18,8 @@ from kohya_trainer.options import OptionTable
 @dataclass(frozen=True)
 class ResumePoint:
     """`done`: steps already made. `counter_start`: what the trainer's own counter begins with. `skip`:
-    whether the trainer passes over the batches that were seen, which keeps the order of the data.
+    whether the trainer passes over as many batches of the epoch as were seen; it shuffles the rest anew.
+    `diluted`: so many steps, from the first one, are told with an average that counts one zero too many.
     """
 
     state: Path
@@ -26,6 +27,7 @@ class ResumePoint:
     initial_step: int
     counter_start: int
     skip: bool
+    diluted: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,15 @@ class Loop:
         epoch = skipped // self.steps_of_epoch
         return epoch, skipped - epoch * self.batches
 
+    def diluted(self, initial_step: int, skip: bool) -> int:
+        """The trainer's LossRecorder fills the place of the last batch it passed over with a zero, unless it is
+        in its first epoch; the next epoch writes a real loss there.
+        """
+        epoch, counter = self.start(initial_step, skip)
+        if epoch == 0 or counter <= 0:
+            return 0
+        return math.ceil(max(self.batches - counter, 0) / self.accumulation)
+
     def steps_made(self, initial_step: int, skip: bool) -> int:
         """Optimizer steps from this initial_step to the trainer's end."""
         epoch, counter = self.start(initial_step, skip)
@@ -71,13 +82,14 @@ def resume_point(state: Path, done: int, loop: Loop) -> ResumePoint | None:
     """None when the trainer cannot be made to do exactly the missing steps from this state."""
     if not 0 < done < loop.total or loop.batches < 1:
         return None
-    # The step itself keeps the order of the data; the next best are the nearest ones.
+    # The step itself goes on where the epoch was; the next best are the nearest ones.
     nearest = sorted(range(1, loop.total), key=lambda step: (abs(step - done), step))
     for skip in (True, False):
         for initial_step in nearest:
             counter = loop.start(initial_step, skip)[1]
             if counter >= 0 and loop.steps_made(initial_step, skip) == loop.total - done:
-                return ResumePoint(state, done, initial_step, counter, skip)
+                diluted = loop.diluted(initial_step, skip)
+                return ResumePoint(state, done, initial_step, counter, skip, diluted)
     return None
 
 

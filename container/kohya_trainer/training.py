@@ -16,7 +16,13 @@ from kohya_trainer.base_model import LoadedBaseModel, load_base_model
 from kohya_trainer.checkpoints import CheckpointStore, fingerprint
 from kohya_trainer.command import TrainerPaths, checked_options, entry_point, final_options, launch_arguments
 from kohya_trainer.environment import Environment, Folders, read_environment
-from kohya_trainer.errors import InterruptedTrainingError, TrainingError, UnprovedModelError
+from kohya_trainer.errors import (
+    InterruptedTrainingError,
+    MissingGpuError,
+    TrainingError,
+    UnprovedModelError,
+    UnsupportedKohyaVersionError,
+)
 from kohya_trainer.failure import classify, from_os_error, interrupted, write_failure
 from kohya_trainer.inputs import Inputs, load_inputs
 from kohya_trainer.launch import Ended, run_trainer
@@ -76,8 +82,10 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     """Raises TrainingError when there is no proved model at the end."""
     began = time.time()
     folders = environment.folders
+    _require_gpu(environment)
     script, table = entry_point(environment.kohya_home), load_table(environment.kohya_version)
     inputs = load_inputs(folders)
+    _require_planned_version(inputs, environment.kohya_version)
     options, notes = checked_options(inputs.config, table, inputs.older_layout)
     for note in notes:
         log.note(f"note: {note}")
@@ -122,6 +130,24 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     facts = _facts(environment, inputs, table, dataset, base_model, final, model, ended, watch, resume, began)
     write_provenance(folders.model, {**facts, "model": written.name})
     log.note(f"proved {written.name}: {model.tensors} tensors, rank {model.rank}, norm {model.up_norm:.4g}")
+
+
+def _require_gpu(environment: Environment) -> None:
+    if not environment.rehearsal and environment.machine.lacks_its_gpu:
+        raise MissingGpuError(
+            f"{environment.machine.instance_type} has a GPU, but nvidia-smi lists none inside the container.",
+            "Build the training image again (./dev push-image-source), then drop the dataset again.",
+        )
+
+
+def _require_planned_version(inputs: Inputs, version: str) -> None:
+    """The options were judged by the table of the planned version."""
+    planned = inputs.plan.get("kohya_version", version)
+    if planned != version:
+        raise UnsupportedKohyaVersionError(
+            f"The run was planned for Kohya {planned}, but this image holds {version}.",
+            "Build the training image for the planned version, then drop the dataset again.",
+        )
 
 
 def _resume(
@@ -234,7 +260,7 @@ def _facts(
         "run_id": environment.run_id or plan.get("run_id"),
         "rehearsal": environment.rehearsal or model.metadata.get("rehearsal") == "true",
         "dataset": {"sha256": dataset.digest, "files": dataset.files, "images": dataset.images},
-        "base_model": base_model.record,
+        "base_model": base_model.told(),
         "image": environment.image,
         "kohya_version": environment.kohya_version,
         "options": table.resolved(final),

@@ -11,7 +11,7 @@ from typing import Any
 
 from kohya_trainer.checkpoints import CheckpointStore
 from kohya_trainer.errors import TrainerFailedError
-from kohya_trainer.failure import LINES_KEPT, diverged
+from kohya_trainer.failure import LINES_CLASSIFIED, diverged
 from kohya_trainer.learning_rate import learning_rate
 from kohya_trainer.loss_history import LossHistory
 from kohya_trainer.progress import Bar, Line, OutputReader, Progress, is_diverged
@@ -42,8 +42,10 @@ class TrainingWatch:
         self._say = say
         self._done = resume.done if resume else 0
         self._counter_start = resume.counter_start if resume else 0
+        self._diluted = resume.diluted if resume else 0
+        self._accumulation = int(options.get("gradient_accumulation_steps", 1))
         self._reader = OutputReader()
-        self._lines: deque[str] = deque(maxlen=LINES_KEPT)
+        self._lines: deque[str] = deque(maxlen=LINES_CLASSIFIED)
         self._held: Progress | None = None
         self._began = time.monotonic()
         self._last_transient = -SECONDS_BETWEEN_TRANSIENT_LINES
@@ -109,13 +111,20 @@ class TrainingWatch:
         self._held = Progress(
             step=step,
             total=total,
-            loss=bar.loss,
+            loss=self._undiluted(bar.loss, bar.done),
             learning_rate=learning_rate(self._options, step, total),
             seconds_per_step=bar.seconds_per_step,
         )
         if is_diverged(bar.loss):
             self._report_held()
             self.error = diverged(step, bar.loss)
+
+    def _undiluted(self, average: float, done: int) -> float:
+        """The average of the losses there are; the trainer's has one zero among them at first."""
+        if done > self._diluted:
+            return average
+        batches = done * self._accumulation
+        return float(f"{average * (batches + 1) / batches:.3g}")  # no more digits than the trainer tells
 
     def _report_held(self) -> None:
         held, self._held = self._held, None

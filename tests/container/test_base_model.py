@@ -1,11 +1,13 @@
 """The base model: out of the model channel without a network, or as the hub's at a pinned revision."""
 
 import hashlib
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kohya_trainer import base_model
 from kohya_trainer.base_model import load_base_model
 from kohya_trainer.environment import Environment, read_environment
 from kohya_trainer.errors import BaseModelError, InvalidConfigurationError, TrainerFailedError
@@ -30,8 +32,25 @@ def test_a_channels_file_is_used_offline_and_its_digest_recorded(
     loaded = load_base_model(BaseModel("channel", file=file), None, environment)
 
     assert loaded.name == str(path)
-    assert loaded.record["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert loaded.told()["sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert loaded.variables == {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def test_the_trainer_need_not_wait_for_the_digest(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (environment.folders.base_model / "sdxl.safetensors").touch()
+    may_end = threading.Event()
+
+    def slow(path: Path) -> str:
+        assert may_end.wait(10)
+        return path.name
+
+    monkeypatch.setattr(base_model, "sha256_of", slow)
+    loaded = load_base_model(BaseModel("channel"), None, environment)
+    may_end.set()
+
+    assert loaded.told() == {**loaded.record, "sha256": "sdxl.safetensors"}
 
 
 @pytest.mark.parametrize("file", ["other.safetensors", "sdxl.ckpt"])

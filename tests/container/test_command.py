@@ -11,6 +11,7 @@ import toml
 from kohya_trainer.command import (
     FORBIDDEN,
     TRAINER,
+    TRAINER_PROCESS,
     TrainerPaths,
     checked_options,
     entry_point,
@@ -105,7 +106,7 @@ def test_one_gpu_is_launched_by_accelerate_with_precision_and_threads_set() -> N
 
     assert arguments[:3] == ["python3", "-m", "accelerate.commands.launch"]
     assert "--multi_gpu" not in arguments
-    pairs = dict(zip(arguments[3:-3:2], arguments[4:-3:2], strict=True))
+    pairs = dict(zip(arguments[3:-4:2], arguments[4:-4:2], strict=True))
     assert pairs == {
         "--num_processes": "1",
         "--num_machines": "1",
@@ -113,7 +114,23 @@ def test_one_gpu_is_launched_by_accelerate_with_precision_and_threads_set() -> N
         "--num_cpu_threads_per_process": "8",
         "--dynamo_backend": "no",
     }
-    assert arguments[-3:] == ["/k/s.py", "--config_file", "/c.toml"]
+    assert arguments[-4:] == [str(TRAINER_PROCESS), "/k/s.py", "--config_file", "/c.toml"]
+    assert TRAINER_PROCESS.is_file()
+
+
+@pytest.mark.parametrize(
+    ("done", "expected"),
+    [
+        (5, 0),  # within the first epoch the trainer's average is right
+        (20, 0),  # on the border of two epochs nothing is passed over
+        (25, 15),
+    ],
+)
+def test_the_steps_with_a_diluted_average_are_those_left_of_a_later_epoch(done: int, expected: int) -> None:
+    point = resume_point(Path("state"), done, Loop(batches=20, accumulation=1, total=60))
+
+    assert point is not None
+    assert point.diluted == expected
 
 
 def test_several_hosts_meet_at_the_first_one() -> None:

@@ -22,6 +22,7 @@ LOGS = {
     "corrupt-image": [
         "PIL.UnidentifiedImageError: cannot identify image file '/opt/ml/work/dataset/train/10_cat/a b.jpg'",
         "OSError: image file is truncated (12 bytes not processed)",
+        "2026-11-23 14:15:25 ERROR  Error loading file: /work/train/10_sks cat/003.jpg  train_util.py:2946",
     ],
     "base-model": [
         "huggingface_hub.errors.GatedRepoError: 401 Client Error. (Request ID: Root=1)",
@@ -33,6 +34,7 @@ LOGS = {
     "no-network": [
         "requests.exceptions.ConnectionError: HTTPSConnectionPool: Max retries exceeded",
         "socket.gaierror: [Errno -2] Name or service not known",
+        "huggingface_hub.errors.LocalEntryNotFoundError: An error happened while trying to locate the files on the Hub",
     ],
     "no-data": ["ERROR No data found. Please verify arguments"],
     "not-finite": ["RuntimeError: NaN detected in latents: /opt/ml/work/dataset/train/10_cat/a.jpg"],
@@ -60,7 +62,8 @@ def test_a_log_is_classified(kind: str, line: str) -> None:
 
 
 def test_the_image_and_the_assertion_are_named() -> None:
-    assert "10_cat/a b.jpg" in classify(1, LOGS["corrupt-image"][:1]).cause
+    assert "10_cat/a b.jpg)" in classify(1, LOGS["corrupt-image"][:1]).cause
+    assert "10_sks cat/003.jpg)" in classify(1, LOGS["corrupt-image"][2:]).cause
     assert "cannot be trained with caching" in classify(1, LOGS["bad-config"][1:2]).cause
 
 

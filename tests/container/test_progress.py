@@ -9,6 +9,7 @@ import pytest
 from tqdm import tqdm
 
 from kohya_trainer.checkpoints import CheckpointStore
+from kohya_trainer.failure import LINES_CLASSIFIED
 from kohya_trainer.learning_rate import learning_rate
 from kohya_trainer.loss_history import LossHistory
 from kohya_trainer.progress import LARGEST_PENDING, LONGEST_LINE, Bar, Line, OutputReader, Progress
@@ -152,13 +153,36 @@ def test_a_broken_loss_demands_the_stop_at_its_first_drawing(tmp_path: Path, los
     assert said[-1].startswith(f"progress step=4 total=4 loss={loss} ")
 
 
-def test_the_log_keeps_its_last_thirty_lines_only(tmp_path: Path) -> None:
+def test_the_zero_that_the_trainer_counts_after_a_restart_is_taken_out_of_its_average(tmp_path: Path) -> None:
+    said: list[str] = []
+    point = ResumePoint(tmp_path, done=25, initial_step=25, counter_start=5, skip=True, diluted=2)
+    watched = watch(tmp_path, said, point)
+
+    # Losses of 0.9 each, as LossRecorder tells them: 0.9 / 2, 1.8 / 3, and from the next epoch on without the zero.
+    for done, average in ((1, "0.45"), (2, "0.6"), (3, "0.9")):
+        watched.output(bar(done, 15, average))
+    watched.close()
+
+    assert [text.split(" loss=")[1].split()[0] for text in said] == ["0.9", "0.9", "0.9"]
+
+
+def test_the_padding_of_the_trainers_logger_is_not_kept(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    watch(tmp_path, said).output(
+        b"2026-11-23 14:15:25 ERROR    Error loading" + b" " * 200 + b"train_util.py:9\n"
+    )
+
+    assert said == ["2026-11-23 14:15:25 ERROR  Error loading  train_util.py:9"]
+
+
+def test_the_log_keeps_its_last_lines_only(tmp_path: Path) -> None:
     watched = watch(tmp_path, [])
 
     for number in range(1000):
         watched.output(f"line {number}\n".encode())
 
-    assert watched.lines == [f"line {number}" for number in range(970, 1000)]
+    assert watched.lines == [f"line {number}" for number in range(1000 - LINES_CLASSIFIED, 1000)]
 
 
 def test_the_history_drops_the_lost_steps_and_a_half_written_line(tmp_path: Path) -> None:

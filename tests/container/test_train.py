@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -159,6 +160,31 @@ def test_a_version_without_an_option_table_names_the_command_that_makes_it(root:
     assert "python -m kohya_trainer.make_option_table v26.0.0" in run.failure
 
 
+def test_a_plan_for_another_version_of_kohya_is_refused(root: Any) -> None:
+    run = root.run(KOHYA_VERSION="v22.6.2")
+
+    assert run.code == 1
+    assert run.failure.startswith("The run was planned for Kohya v25.2.2, but this image holds v22.6.2.")
+
+
+def test_a_gpu_instance_whose_gpu_cannot_be_seen_is_not_trained_on_by_the_cpu(
+    root: Any, tmp_path: Path
+) -> None:
+    settings = root.path / "input" / "config" / "resourceconfig.json"
+    settings.write_text(
+        json.dumps({**json.loads(settings.read_text()), "current_instance_type": "ml.g5.8xlarge"})
+    )
+    home = tmp_path / "kohya_ss"
+    (home / "sd-scripts").mkdir(parents=True)
+    (home / "sd-scripts" / "sdxl_train_network.py").write_text("raise SystemExit('was started')\n")
+
+    run = root.run(kohya_home=home)
+
+    assert run.code == 1
+    assert run.failure.startswith("ml.g5.8xlarge has a GPU, but nvidia-smi lists none inside the container.")
+    assert "was started" not in run.output
+
+
 def test_a_model_of_zeros_fails_the_run(root: Any) -> None:
     root.write_plan(learning_rate=0.0)
 
@@ -231,6 +257,52 @@ def test_killing_the_entry_point_outright_leaves_no_trainer_behind(
 
     _run_until(root, r"^begun$", signal.SIGKILL, kohya_home=home)
 
+    deadline = time.monotonic() + 5
+    while _processes_of(root) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _processes_of(root) == []
+
+
+# As accelerate does it: the trainer is the launcher's child. Silent and slow, so that only the kernel can end it.
+LAUNCHER = """
+import subprocess, sys
+program = [name for name in sys.argv[1:] if name.endswith(".py")][0]
+sys.exit(subprocess.call([sys.executable, *sys.argv[sys.argv.index(program):]]))
+"""
+SLEEPER = """
+import os, sys, time
+import options_of_the_trainer
+assert sys.argv[1] == "--config_file" and __name__ == "__main__", sys.argv
+print("begun", flush=True)
+os.close(1)
+os.close(2)
+time.sleep(60)
+"""
+
+
+def test_killing_the_entry_point_outright_leaves_no_trainer_behind_its_launcher(
+    root: Any, fake_kohya: Callable[[str], Path], tmp_path: Path
+) -> None:
+    home = fake_kohya(SLEEPER)
+    (home / "REHEARSAL.md").unlink()
+    (home / "sd-scripts" / "options_of_the_trainer.py").touch()
+    (root.path / "input" / "data" / "model").mkdir()
+    (root.path / "input" / "data" / "model" / "sdxl.safetensors").touch()
+    plan = root.path / "input" / "data" / "config" / "plan.json"
+    plan.write_text(json.dumps({**json.loads(plan.read_bytes()), "base_model": {"kind": "channel"}}))
+    commands = tmp_path / "packages" / "accelerate" / "commands"
+    commands.mkdir(parents=True)
+    (commands / "launch.py").write_text(LAUNCHER, encoding="utf-8")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: one'\n", encoding="utf-8")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+    run = _run_until(
+        root, r"^begun$", signal.SIGKILL, kohya_home=home, PATH=path, PYTHONPATH=str(tmp_path / "packages")
+    )
+
+    assert "accelerate.commands.launch" in run.output
+    assert "\nbegun\n" in run.output
     deadline = time.monotonic() + 5
     while _processes_of(root) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -22,6 +22,7 @@ def patterns() -> list[tuple[str, dict[str, Any]]]:
         found += [
             (f"{name}.{event}", each["Properties"]["Pattern"])
             for event, each in properties.get("Events", {}).items()
+            if each["Type"] == "EventBridgeRule"
         ]
     return found
 

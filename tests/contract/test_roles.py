@@ -53,11 +53,50 @@ def test_an_action_that_takes_no_resource_is_never_scoped_to_one(
             assert "*" in listed(statement["Resource"]), f"{owner}: {action} only takes a star"
 
 
-def test_no_principal_has_a_managed_policy() -> None:
+def test_no_principal_is_given_a_managed_policy_by_the_template() -> None:
+    """SAM itself adds AWSLambdaBasicExecutionRole (and AWSXrayWriteOnlyAccess for tracing) to each function's role."""
     for name, properties in resources("AWS::IAM::Role").items():
         assert "ManagedPolicyArns" not in properties, name
     for name, properties in resources("AWS::Serverless::Function").items():
         assert all(isinstance(policy, dict) for policy in properties["Policies"]), name
+
+
+def test_every_queue_policy_covers_one_queue() -> None:
+    """SQS refuses others (API reference, SetQueueAttributes: a policy covers a single queue)."""
+    for name, properties in resources("AWS::SQS::QueuePolicy").items():
+        (queue,) = properties["Queues"]
+        for statement in properties["PolicyDocument"]["Statement"]:
+            assert statement["Resource"] == {"Fn::GetAtt": [queue["Ref"], "Arn"]}, name
+
+
+def test_every_log_group_has_a_retention() -> None:
+    for name, properties in resources("AWS::Logs::LogGroup").items():
+        assert properties["RetentionInDays"] == {"Ref": "LogRetentionDays"}, name
+
+
+def test_the_bucket_is_closed_encrypted_versioned_and_tidied() -> None:
+    bucket = resources("AWS::S3::Bucket")["Bucket"]
+    assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert bucket["NotificationConfiguration"]["EventBridgeConfiguration"] == {"EventBridgeEnabled": True}
+    (encryption,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert encryption["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    rules = {rule["Id"]: rule for rule in bucket["LifecycleConfiguration"]["Rules"]}
+    assert rules["checkpoints-expire"]["Prefix"] == "checkpoints/"
+    assert rules["checkpoints-expire"]["ExpirationInDays"] == {"Ref": "CheckpointExpiryDays"}
+    assert rules["checkpoints-expire"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+    assert rules["old-versions-of-runs-expire"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1}
+    assert "AbortIncompleteMultipartUpload" in rules["incomplete-uploads-expire"]
+    policy = resources("AWS::S3::BucketPolicy")["BucketPolicy"]["PolicyDocument"]["Statement"]
+    assert any(
+        each["Effect"] == "Deny" and "aws:SecureTransport" in str(each["Condition"]) for each in policy
+    )
+
+
+def test_what_is_the_users_outlives_the_stack() -> None:
+    for name in ("Bucket", "RunTable"):
+        assert template()["Resources"][name]["DeletionPolicy"] == "RetainExceptOnCreate"
+        assert template()["Resources"][name]["UpdateReplacePolicy"] == "Retain"
 
 
 def test_the_training_role_writes_nowhere_near_the_datasets() -> None:

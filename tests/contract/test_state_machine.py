@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.contract.definitions import expressions, resources, state_machine, states, substitutions
+from tests.contract.definitions import (
+    expressions,
+    resources,
+    state_machine,
+    states,
+    substitutions,
+    template,
+)
 
 STATES = [pytest.param(name, state, id=name) for name, state in states(state_machine())]
 TASKS = [each for each in STATES if each.values[1]["Type"] == "Task"]  # type: ignore[index]
@@ -83,6 +90,8 @@ def test_every_choice_has_a_default(name: str, state: dict[str, Any]) -> None:
 def test_every_retry_backs_off_with_a_cap_and_full_jitter(name: str, state: dict[str, Any]) -> None:
     assert state["Retry"]
     for retry in state["Retry"]:
+        if retry["MaxAttempts"] == 0:
+            continue
         assert retry["JitterStrategy"] == "FULL"
         assert retry["BackoffRate"] > 1
         assert retry["MaxDelaySeconds"] <= 60
@@ -191,15 +200,63 @@ def test_no_account_region_or_arn_is_written_out() -> None:
     assert literal == []
 
 
+# Which way a run of a given kind takes at each Choice, in order; the last answer stays.
+Choices = dict[str, list[str]]
+
+GOOD_RUN: Choices = {
+    "IsUploadComplete": ["WaitForUpload", "InspectShards"],
+    "IsAccepted": ["ResolveImage"],
+    "IsImageReady": ["ClaimIdentity"],
+    "IsClaimed": ["StartPipeline"],
+    "HowDidTrainingEnd": ["VerifyModel"],
+}
+
+
+def transitions(choices: Choices, shards: int, looks: int) -> int:
+    """State transitions of a run, counted by walking the definition itself.
+
+    Args:
+        shards: iterations of the Map, each of which counts its own states.
+        looks: how often the flow waits for the token; all but the last end by States.Timeout.
+    """
+    machine = state_machine()["States"]
+    taken = {name: list(ways) for name, ways in choices.items()}
+    name, count = state_machine()["StartAt"], 1  # the start is a transition too
+    while machine[name]["Type"] not in ("Succeed", "Fail"):
+        state = machine[name]
+        if state["Type"] == "Map":
+            count += shards * (len(state["ItemProcessor"]["States"]) + 1)
+        if state["Type"] == "Choice":
+            ways = taken[name]
+            following = ways.pop(0) if len(ways) > 1 else ways[0]
+            assert following in _successors(state)
+        elif name == "WatchTraining" and looks > 1:
+            looks -= 1
+            (following,) = [
+                each["Next"] for each in state["Catch"] if each["ErrorEquals"] == ["States.Timeout"]
+            ]
+        else:
+            following = state["Next"]
+        name, count = following, count + 1
+    assert name == "Completed"
+    return count
+
+
+def _default(parameter: str) -> int:
+    return int(template()["Parameters"][parameter]["Default"])
+
+
 def test_a_one_hour_run_takes_fewer_than_60_transitions() -> None:
-    """A dataset of 1,000 images, settled after one wait, an image that is there, an hour of training."""
-    template_defaults = {"WatchIntervalSeconds": 600, "ShardSize": 200}
-    before_inspection = len(["Receive", "TakeInventory", "IsUploadComplete", "WaitForUpload"]) + 2
-    shards = -(-2 * 1000 // template_defaults["ShardSize"])
-    inspection = 1 + shards
-    until_start = (
-        len(["PlanRun", "IsAccepted", "ResolveImage", "IsImageReady", "ClaimIdentity", "IsClaimed"]) + 2
-    )
-    watching = -(-3600 // template_defaults["WatchIntervalSeconds"]) + 1
-    ending = len(["HowDidTrainingEnd", "VerifyModel", "TellCompleted", "Completed"])
-    assert before_inspection + inspection + until_start + watching + ending < 60
+    """1,000 images with captions, settled after one wait, an image that is there, an hour of training."""
+    shards = -(-2 * 1000 // _default("ShardSize"))
+    looks = -(-3600 // _default("WatchIntervalSeconds")) + 1
+    assert transitions(GOOD_RUN, shards, looks) < 60
+
+
+def test_the_longest_training_stays_within_the_history_of_an_execution() -> None:
+    """A token state that times out writes six events: entered, scheduled, started, submitted, timed out, left."""
+    longest = int(template()["Parameters"]["MaxTrainingRuntimeInSeconds"]["MaxValue"])
+    waiting = 2 * longest + 7200  # spot waits up to twice the runtime; StartPipeline adds two hours
+    looks = -(-waiting // _default("WatchIntervalSeconds"))
+    assert 6 * looks < 25_000 * 0.98
+    assert waiting < state_machine()["TimeoutSeconds"]

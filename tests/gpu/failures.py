@@ -4,9 +4,10 @@ import os
 import shutil
 from typing import Any
 
-from checks import CHECKED, Result, _other_tools, _told, prepared
-from kohya_trainer.toml_text import to_toml
+from checks import CHECKED, Result, loads_elsewhere, prepared, told_by
 from roots import REPOSITORY, Bench, Root, Run, preset
+
+from kohya_trainer.toml_text import to_toml
 
 UNREACHABLE = "stabilityai/stable-diffusion-xl-base-1.0"
 
@@ -19,7 +20,7 @@ def _failed(name: str, run: Run, kind: str, sentence: str, most_seconds: float =
         and run.failure.startswith(sentence)
         and run.seconds < most_seconds
     )
-    return Result(name, passed, _told(run), run.seconds)
+    return Result(name, passed, told_by(run), run.seconds)
 
 
 def loss_not_finite(bench: Bench) -> list[Result]:
@@ -95,7 +96,7 @@ def _broken_image(bench: Bench) -> Result:
     image.write_bytes(image.read_bytes()[:2000])
     root.write_plan({**preset("sdxl-character"), **CHECKED})
     return _failed(
-        "an image that cannot be read is told as such", root.run(), "corrupt-image", "An image cannot"
+        "an image that cannot be read is named", root.run(), "corrupt-image", "An image cannot be read ("
     )
 
 
@@ -129,8 +130,8 @@ def older_layout(bench: Bench) -> list[Result]:
     shutil.rmtree(root.data / "config", ignore_errors=True)
     run = root.run()
     results = [
-        Result("the older layout with both text encoders trained", run.code == 0, _told(run), run.seconds)
+        Result("the older layout with both text encoders trained", run.code == 0, told_by(run), run.seconds)
     ]
     if run.code == 0:
-        results.append(_other_tools("diffusers reads the model (text encoders too)", root, text=264))
+        results.append(loads_elsewhere("diffusers reads the model (text encoders too)", root, text=264))
     return results

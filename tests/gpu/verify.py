@@ -38,14 +38,17 @@ SIDE_BY_SIDE = 4
 PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "safetensors", "numpy")
 
 
-def prepared_bench(work: Path, sd_scripts: Path, vocabulary: Path) -> Bench:
-    """Fabricates the base model in a process of its own, which gives the GPU's memory back."""
+def prepared_bench(work: Path, sd_scripts: Path, vocabulary: Path, fabricated: Path | None = None) -> Bench:
+    """Fabricates the base model in a process of its own, which gives the GPU's memory back; or takes the one
+    that an earlier call left.
+    """
     home = work / "kohya"
     home.mkdir(parents=True)
     (home / "sd-scripts").symlink_to(sd_scripts)
     script = Path(__file__).parent / "fabricated.py"
-    fabricated = work / "fabricated"
-    subprocess.run([sys.executable, script, fabricated, sd_scripts, vocabulary], check=True)
+    if fabricated is None:
+        fabricated = work / "fabricated"
+        subprocess.run([sys.executable, script, fabricated, sd_scripts, vocabulary], check=True)
     return Bench(work, home, fabricated / "sdxl.safetensors", fabricated / "tokenizers")
 
 

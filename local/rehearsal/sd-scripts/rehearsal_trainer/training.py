@@ -35,9 +35,11 @@ class LossRecorder:
 
     def add(self, epoch: int, step: int, loss: float) -> float:
         """Returns the average with this loss in it."""
-        if epoch == 0 or step >= len(self._losses):
+        if epoch == 0:
             self._losses.append(loss)
         else:
+            # Also the places of batches that a restart passed over: Kohya's zeros, which dilute its average.
+            self._losses += [0.0] * (step + 1 - len(self._losses))
             self._total -= self._losses[step]
             self._losses[step] = loss
         self._total += loss
@@ -140,12 +142,13 @@ class _Loop:
         for epoch in range(first_epoch, epochs):
             plain(f"\nepoch {epoch + 1}/{epochs}\n")
             batches = self._dataset.epoch(epoch)[max(skip, 0) :]
-            skip = 0
+            # Kohya's skipped loader still yields the last skipped batch.
+            passed, skip = min(1, max(skip, 0)), 0
             for index, batch in enumerate(batches):
                 loss = self._accumulate(batch, accumulation)
                 if (index + 1) % accumulation == 0 or index + 1 == len(batches):
                     self._step(bar, epoch)
-                bar.set_loss(self._losses.add(epoch, index, loss))
+                bar.set_loss(self._losses.add(epoch, index + passed, loss))
                 if self._counter >= most:
                     break
             sample(self._args, self._network, epoch + 1, self._counter)

@@ -1,0 +1,201 @@
+"""Images a second, GPU memory and start-up of `container/train` with the real trainer, recipe by recipe, on one GPU.
+
+    python bench/gpu/recipes.py --sd-scripts DIR --vocabulary FILE [--work DIR] [--out DIR]
+
+Runs follow one another on the same fabricated checkpoint and the same pictures of 1024 × 1024. The original recipe runs
+first, and ours twice: the difference of the two is what the clock is good for. States are not saved meanwhile.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "gpu"))
+
+from roots import REPOSITORY, Bench, Root, Run, preset
+from verify import machine, prepared_bench
+
+SIDE = 1024
+IMAGES = 16
+# The first steps choose kernels and fill the allocator.
+STEPS_OF_WARM_UP = 8
+# Lines of the log, in the order in which they come; what is between two of them is one item of the start-up.
+MARKS = {
+    "inputs": r"^launching ",
+    "imports": r"Loading settings from",
+    "dataset": r"preparing accelerator",
+    "checkpoint": r"VAE: <All keys matched",
+    "caching": r"create LoRA network",
+    "network": r"^running training",
+    "hashes": r"^epoch 1/",
+    "first step": r"^progress step=1 ",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A preset with changes, for how many steps it runs, and torch's own limit of its GPU memory."""
+
+    name: str
+    preset: str
+    changes: dict[str, Any]
+    steps: int
+    memory_limit_gib: float | None = None
+
+
+RECIPES = (
+    Recipe("sample-2024", "sample-2024", {}, 30),
+    Recipe("sdxl-character", "sdxl-character", {}, 60),
+    Recipe("sdxl-character again", "sdxl-character", {}, 60),
+    # What a GPU of 24 GB gives to torch.
+    Recipe("sdxl-character, batch 8, 22 GiB", "sdxl-character", {"train_batch_size": 8}, 40, 22.0),
+    Recipe("sdxl-character, batch 12, 22 GiB", "sdxl-character", {"train_batch_size": 12}, 24, 22.0),
+    Recipe(
+        "sdxl-character, batch 8, no checkpointing",
+        "sdxl-character",
+        {"train_batch_size": 8, "gradient_checkpointing": False},
+        30,
+    ),
+)
+
+
+class Meter:
+    """Reads the driver's numbers twice a second while a run is going on."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, int, int]] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._read)
+
+    def __enter__(self) -> "Meter":
+        self._began = time.monotonic()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _read(self) -> None:
+        query = ["nvidia-smi", "--query-gpu=memory.used,utilization.gpu", "--format=csv,noheader,nounits"]
+        while not self._ended.wait(0.5):
+            read = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+            numbers = [int(text) for text in read.splitlines()[0].split(",")] if read else [0, 0]
+            self.samples.append((time.monotonic() - self._began, numbers[0], numbers[1]))
+
+
+def measure(recipe: Recipe, bench: Bench, number: int) -> dict[str, Any]:
+    """One run; the numbers of one row. `ok` is False when it did not end with a proved model."""
+    root = Root(bench, f"recipe-{number}", _limited(recipe.memory_limit_gib))
+    root.add_images(IMAGES, SIDE, folder="20_sks cat")
+    options = {**preset(recipe.preset), **recipe.changes, "max_train_steps": recipe.steps}
+    for name in ("save_every_n_epochs", "save_last_n_epochs", "save_last_n_epochs_state"):
+        options.pop(name, None)
+    root.write_plan({**options, "save_every_n_steps": 100_000})
+    with Meter() as meter:
+        run = root.run()
+    row: dict[str, Any] = {"recipe": recipe.name, "ok": run.code == 0, "failure": run.failure[:300]}
+    batch = int(options["train_batch_size"])
+    reached = {int(entry["step"]): second for entry, second in zip(run.progress(), _times(run), strict=True)}
+    if run.code == 0:
+        begin, end = reached[STEPS_OF_WARM_UP], reached[recipe.steps - 1]
+        steps = recipe.steps - 1 - STEPS_OF_WARM_UP
+        steady = [sample for sample in meter.samples if begin < sample[0] < end]
+        row |= {
+            "batch": batch,
+            "steps": recipe.steps,
+            "seconds_per_step": round((end - begin) / steps, 4),
+            "images_per_second": round(steps * batch / (end - begin), 3),
+            "peak_gpu_memory_gib": round(max(sample[1] for sample in meter.samples) / 1024, 1),
+            "steady_gpu_memory_gib": round(max(sample[1] for sample in steady) / 1024, 1),
+            "gpu_utilisation_percent": round(statistics.mean(sample[2] for sample in steady)),
+            "start_up": _start_up(run),
+            "seconds": round(run.seconds, 1),
+        }
+    shutil.rmtree(root.path, ignore_errors=True)
+    return row
+
+
+def _limited(gib: float | None) -> dict[str, str]:
+    if gib is None:
+        return {}
+    paths = [str(REPOSITORY / "tests" / "gpu" / "memory_limit"), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(paths), "GPU_MEMORY_LIMIT_GB": str(gib)}
+
+
+def _times(run: Run) -> list[float]:
+    return [at for line, at in zip(run.lines, run.times, strict=True) if line.startswith("progress ")]
+
+
+def _start_up(run: Run) -> dict[str, float]:
+    """Seconds of each item, and all of them together until the first step is over."""
+    items: dict[str, float] = {}
+    before = 0.0
+    for name, pattern in MARKS.items():
+        at = run.first(pattern)
+        if at is not None:
+            items[name] = round(at - before, 1)
+            before = at
+    return {**items, "all": round(before, 1)}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown, ready for docs/benchmarks.md; ratios are against the original recipe, where it ran."""
+    lines = [
+        "| recipe | batch | s/step | images/s | ratio | GPU memory, GiB | GPU busy, % | to first step, s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    original = (row["images_per_second"] for row in rows if row["ok"] and row["recipe"] == RECIPES[0].name)
+    first = next(original, None)
+    for row in rows:
+        if not row["ok"]:
+            lines.append(f"| {row['recipe']} | failed: {row['failure'].splitlines()[:1]} | | | | | | |")
+            continue
+        ratio = f"{row['images_per_second'] / first:.1f} ×" if first else ""
+        lines.append(
+            f"| {row['recipe']} | {row['batch']} | {row['seconds_per_step']:.3f} | {row['images_per_second']:.2f} "
+            f"| {ratio} | {row['steady_gpu_memory_gib']} | {row['gpu_utilisation_percent']} "
+            f"| {row['start_up']['all']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """The exit code: 0 when every recipe ended with a proved model."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sd-scripts", type=Path, required=True)
+    parser.add_argument("--vocabulary", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-bench"))
+    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
+    parser.add_argument("--fabricated", type=Path, help="a base model that verify.py left in its --work")
+    parser.add_argument("--only", default="", help="numbers of recipes, from 0, separated by commas")
+    given = parser.parse_args()
+    wanted = [int(number) for number in given.only.split(",") if number] or range(len(RECIPES))
+    work = given.work.absolute()
+    shutil.rmtree(work, ignore_errors=True)
+    bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
+    rows = []
+    given.out.mkdir(parents=True, exist_ok=True)
+    for number in wanted:
+        rows.append(measure(RECIPES[number], bench, number))
+        print(json.dumps(rows[-1]), flush=True)
+        told = {"machine": machine(), "rows": rows}
+        (given.out / "recipes.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
+    print(json.dumps(machine()))
+    print(table(rows))
+    return 0 if all(row["ok"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
