@@ -12,6 +12,7 @@ from fine_tuning.steps.stopping import stop, stop_ended_execution
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
+    name = using.settings.pipeline_name
     if "detail" in event:
-        return stop_ended_execution(event, using.records, using.training, using.mail)
-    return stop(event["pipeline_execution_arn"], using.training)
+        return stop_ended_execution(event, name, using.records, using.training, using.mail)
+    return stop(event["run"]["run_id"], event["pipeline_execution_arn"], name, using.training)

@@ -22,10 +22,7 @@ class BaseModelElsewhereError(FineTuningError):
 
 @dataclass(frozen=True)
 class BaseModel:
-    """`kind` hub.
-
-    Id, revision and, if known, the file. `kind` channel: an S3 object's folder (id) and its file.
-    """
+    """Kind `hub`: id, revision and, if known, the file; kind `channel`: an S3 object's folder (id) and file."""
 
     kind: Literal["hub", "channel"]
     id: str
@@ -36,9 +33,9 @@ class BaseModel:
         return asdict(self)
 
     @property
-    def key(self) -> str:
-        """S3 key of a `channel` model."""
-        return f"{self.id.split('/', 3)[3]}{self.file}"
+    def uri(self) -> str:
+        """S3 address of a `channel` model."""
+        return f"{self.id}{self.file}"
 
 
 def base_model(manifest_value: str | None, hub_model: str | None, bucket: str) -> BaseModel:

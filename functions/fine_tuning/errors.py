@@ -51,6 +51,10 @@ class DatasetChangedError(FineTuningError):
     """A file of the dataset is no longer what the inventory says."""
 
 
+class RunsNotReconciledError(FineTuningError):
+    """Some runs in flight could not be compared with their flows; the others were."""
+
+
 class ModelNotProvenError(FineTuningError):
     """Training succeeded, but its result is not a model that can be shown to be whole."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fine_tuning.errors import split_message
+from fine_tuning.service_limit import service_limit
 
 _WHERE = {
     "TakeInventory": "while its files were listed",
@@ -22,8 +23,8 @@ _WHERE = {
 # error name → what to do, where the failure itself does not say.
 _REMEDIES = {
     "ImageBuildFailed": "Read the build's log in CodeBuild, then mend and push: ./dev push-image-source.",
+    "SageMaker.ResourceLimitExceededException": "Ask for a higher quota of pipeline executions, or wait.",
     "States.Timeout": "Look at the execution in Step Functions for the state that took too long.",
-    "SageMaker.ResourceLimitExceededException": "Ask for a higher quota, or name another instance type.",
 }
 _RUN_ANEW = "Drop manifest.json again to run it anew."
 _LOOK_AT_THE_JOB = "Read the training job's log in CloudWatch."
@@ -53,6 +54,8 @@ def of_flow(facts: Mapping[str, Any]) -> Failure:
     observation = facts.get("observation")
     text = _message_of(str(facts.get("cause") or ""))
     cause, remedy, lines = _parts(text)
+    if stage == "WatchTraining" and remedy is None and (limit := service_limit(cause, observation)):
+        cause, remedy = limit.cause or cause, limit.remedy
     otherwise = _LOOK_AT_THE_JOB if stage == "WatchTraining" else _LOOK_AT_THE_EXECUTION
     return Failure(
         where=_WHERE.get(stage, "before it was done"),
@@ -66,6 +69,8 @@ def of_flow(facts: Mapping[str, Any]) -> Failure:
 def of_stop(observation: Mapping[str, Any]) -> Failure:
     """Of a training that SageMaker reports as stopped."""
     cause, remedy, lines = _parts(str(observation.get("reason") or ""))
+    if remedy is None and (limit := service_limit(cause, observation)):
+        cause, remedy = limit.cause or cause, limit.remedy
     return Failure(
         where="in training",
         cause=cause or "The training was stopped, by a person or by its time limit.",
@@ -76,8 +81,13 @@ def of_stop(observation: Mapping[str, Any]) -> Failure:
 
 
 def of_ended_execution(status: str, cause: str | None) -> Failure:
-    """Of a flow that was ended from outside: ABORTED, TIMED_OUT, or FAILED without having told its user."""
-    causes = {"ABORTED": "The flow was aborted by a person.", "TIMED_OUT": "The flow ran out of time."}
+    """Of a flow that ended without having told its user; `status` is that of its Ending (aws/executions.py)."""
+    causes = {
+        "ABORTED": "The flow was aborted by a person.",
+        "TIMED_OUT": "The flow ran out of time.",
+        "SUCCEEDED": "The flow ended without a word of the run's outcome.",
+        "MISSING": "The flow of this run was never started, or is no longer known.",
+    }
     said, remedy, _ = _parts(_message_of(cause or ""))
     return Failure(
         where="before it was done",
@@ -101,8 +111,7 @@ def _message_of(cause: str) -> str:
 def _parts(text: str) -> tuple[str, str | None, tuple[str, ...]]:
     """Cause, remedy and log lines.
 
-    A Lambda's message is one line with the remedy behind a mark (errors.py); a training job's reason is what
-    the
+    A Lambda's message is one line with the remedy behind a mark (errors.py); a training job's reason is what the
     container wrote: the cause, the remedy, then log lines.
     """
     first, *rest = [line.rstrip() for line in text.strip().splitlines() if line.strip()] or [""]

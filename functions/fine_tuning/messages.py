@@ -19,6 +19,7 @@ LONGEST_SUBJECT = 100
 MOST_LINES = 60
 _MOST_PROBLEMS = 20
 _MOST_LOG_LINES = 10
+_MOST_WARNINGS = 10
 _LONGEST_LINE = 220
 RETRY = "Then drop manifest.json again."
 
@@ -57,19 +58,21 @@ def rejected(run: Run, report: Mapping[str, Any]) -> Message:
     ]
     # Two lines a problem: twenty of them are forty of the sixty lines.
     for number, finding in enumerate(errors[:_MOST_PROBLEMS], 1):
-        where = f"{finding.path}: " if finding.path else ""
-        lines += [f"{number}. {where}{finding.message}", f"   -> {finding.remedy}"]
+        lines += [f"{number}. {_place(finding)}{finding.message}", f"   -> {finding.remedy}"]
     if len(errors) > _MOST_PROBLEMS:
         lines.append(f"... and {len(errors) - _MOST_PROBLEMS} more.")
+    warnings = sum(finding.severity == "warning" for finding in findings)
+    if warnings:
+        lines.append(f"The report also holds {_counted(warnings, 'warning')}.")
     lines += ["", f"The whole report: {run.uri(run.report_key)}", f"Correct the files. {RETRY}"]
     subject = f"Rejected: {run.dataset} has {_counted(len(errors), 'problem')}"
     return _message("rejected", "REJECTED", run, subject, lines)
 
 
-def repeated(run: Run, facts: Mapping[str, Any]) -> Message:
-    is_done = facts["repeats_status"] == "COMPLETED"
-    what = "has been trained already" if is_done else "is being trained right now"
-    where = "Its model lies under" if is_done else "Its results will lie under"
+def repeated(run: Run, facts: Mapping[str, Any], model_uri: str | None) -> Message:
+    """`model_uri` is None while the repeated run is still under way."""
+    what = "is being trained right now" if model_uri is None else "has been trained already"
+    where = "Its model will lie below" if model_uri is None else "Its model:"
     return _message(
         "repeated",
         "REPEATED",
@@ -80,15 +83,18 @@ def repeated(run: Run, facts: Mapping[str, Any]) -> Message:
             "the same files, the same manifest, the same base model and the same training image.",
             "Nothing was started and nothing was paid for.",
             "",
-            f"{where} s3://{run.bucket}/runs/{facts['repeats']}/",
+            f"{where} {model_uri or f's3://{run.bucket}/runs/' + facts['repeats'] + '/'}",
             "",
             'To train it once more, put "force": true into manifest.json and drop it again.',
         ],
     )
 
 
-def started(run: Run, facts: Mapping[str, Any]) -> Message:
+def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Message:
+    """With the warnings: a misspelt option that trains at its default is seen before the GPU is paid for."""
     plan = facts["plan"]
+    findings = in_order(Finding.from_document(document) for document in report["findings"])
+    warnings = [finding for finding in findings if finding.severity == "warning"]
     capacity = "spot" if plan["spot"] else "on demand"
     return _message(
         "started",
@@ -104,10 +110,26 @@ def started(run: Run, facts: Mapping[str, Any]) -> Message:
             f"Limit:    the job is ended after {_duration(plan['max_runtime_seconds'])}",
             f"Run:      {run.run_id}",
             f"Report:   {run.uri(run.report_key)}",
+            *_warned(warnings),
             "",
             "The next e-mail tells how it ended.",
         ],
     )
+
+
+def _warned(warnings: Sequence[Finding]) -> list[str]:
+    if not warnings:
+        return []
+    lines = ["", f"{_counted(len(warnings), 'warning')}; to stop the run, abort its execution:"]
+    for number, finding in enumerate(warnings[:_MOST_WARNINGS], 1):
+        lines += [f"{number}. {_place(finding)}{finding.message}", f"   -> {finding.remedy}"]
+    if len(warnings) > _MOST_WARNINGS:
+        lines.append(f"... and {len(warnings) - _MOST_WARNINGS} more, in the report.")
+    return lines
+
+
+def _place(finding: Finding) -> str:
+    return f"{finding.path}: " if finding.path else ""
 
 
 def completed(run: Run, facts: Mapping[str, Any], plan: Mapping[str, Any]) -> Message:
@@ -118,6 +140,9 @@ def completed(run: Run, facts: Mapping[str, Any], plan: Mapping[str, Any]) -> Me
     if len(samples) > len(shown):
         shown.append(f"  ... and {len(samples) - len(shown)} more")
     quoted_time, total = plan.get("estimated_seconds"), observation.get("total") or plan.get("total_steps")
+    # The container proves that every step was made; the last metric may still be on its way.
+    loss = observation.get("loss") if observation.get("step") == total else None
+    cost = "none, it is a rehearsal" if rehearsal else _money(observation.get("cost_usd"))
     lines = [
         f"The model of {run.dataset} is trained and its file was checked.",
         "",
@@ -126,10 +151,10 @@ def completed(run: Run, facts: Mapping[str, Any], plan: Mapping[str, Any]) -> Me
         f"         {model['size']} bytes, {model['tensors']} tensors",
         f"         sha256 {model['sha256']}",
         *(["Samples:", *shown] if shown else []),
-        f"Cost:    {_money(observation.get('cost_usd'))} (quoted {_money(plan.get('estimated_cost_usd'))})",
+        f"Cost:    {cost} (quoted {_money(plan.get('estimated_cost_usd'))})",
         f"Time:    {_duration(observation.get('seconds'))} (quoted {_duration(quoted_time)})",
-        f"Steps:   {_known(observation.get('step'))} of {_known(total)}",
-        f"Loss:    {_known(observation.get('loss'))}",
+        f"Steps:   {_known(total)}",
+        *([f"Loss:    {_known(loss)}"] if loss is not None else []),
         f"Run:     {run.run_id}",
         f"Report:  {run.uri(run.report_key)}",
         f"Origin:  {facts['provenance_uri']}",
@@ -203,13 +228,17 @@ FAILURES: Mapping[str, Callable[[Run, Failure], Message]] = {"failed": failed, "
 
 
 def _message(kind: str, status: str, run: Run, subject: str, lines: Sequence[str]) -> Message:
-    short = [
-        line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 3]}..."
-        for line in map(_one_line, lines)
-    ]
+    short = [_shortened(_one_line(line)) for line in lines]
     if len(short) > MOST_LINES:
         short = [*short[: MOST_LINES - 2], "...", short[-1]]
     return Message(kind, status, _attribute(run.dataset), printable_subject(subject), "\n".join(short) + "\n")
+
+
+def _shortened(line: str) -> str:
+    """An address or a command that is cut is worth nothing, so a line that holds one stays whole."""
+    if len(line) <= _LONGEST_LINE or "s3://" in line:
+        return line
+    return f"{line[: _LONGEST_LINE - 3]}..."
 
 
 def printable_subject(text: str) -> str:

@@ -1,8 +1,7 @@
 """What SageMaker says about a pipeline execution and its training job, as one flat document.
 
-Sources: DescribePipelineExecution, ListPipelineExecutionSteps, DescribeTrainingJob and CloudWatch's metrics
-    of the
-namespace /aws/sagemaker/TrainingJobs. Pure: the answers come in as dictionaries.
+Sources: DescribePipelineExecution, ListPipelineExecutionSteps, DescribeTrainingJob and CloudWatch's metrics of
+the namespace /aws/sagemaker/TrainingJobs. Pure: the answers come in as dictionaries.
 """
 
 from __future__ import annotations

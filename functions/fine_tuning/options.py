@@ -30,7 +30,6 @@ class Option:
     type: str
     takes_list: bool
     choices: tuple[Any, ...]
-    default: Any
 
 
 @cache
@@ -45,7 +44,7 @@ def table(kohya_version: str) -> Mapping[str, Option]:
         )
     declared: dict[str, dict[str, Any]] = json.loads(file.read_bytes())["options"]
     return {
-        name: Option(name, one["type"], "nargs" in one, tuple(one.get("choices", ())), one.get("default"))
+        name: Option(name, one["type"], "nargs" in one, tuple(one.get("choices", ())))
         for name, one in declared.items()
     }
 

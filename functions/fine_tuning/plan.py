@@ -75,6 +75,13 @@ def plan(
     configuration = resolve(manifest, toml, limits.kohya_version)
     layout = lay_out(files, manifest.repeats, manifest.trigger_word, CAPTION_EXTENSION)
     findings = [*found, *configuration.findings, *layout.findings, *_about_dataset(files, layout)]
+    if manifest.privacy:
+        message = (
+            "privacy is asked for, but the container does not strip names and captions from the metadata yet."
+        )
+        findings.append(
+            error("privacy-unsupported", MANIFEST_NAME, message, "Remove privacy from the manifest.")
+        )
     model = None
     try:
         model = base_model(manifest.base_model, configuration.hub_model, run.bucket)
@@ -106,11 +113,14 @@ def _decide(
     values = configuration.values
     batch_size: int = values.get("train_batch_size", 1)
     per_epoch = buckets.batches(filled, batch_size)
-    length, notes = schedule(configuration.layers, per_epoch, values.get("gradient_accumulation_steps", 1))
     instance_type = (manifest.instance_types or limits.instance_types)[0]
+    accumulation: int = values.get("gradient_accumulation_steps", 1)
+    length, notes = schedule(configuration.layers, per_epoch, accumulation, quote.gpus(instance_type))
     image_count = sum(len(folder.images) for folder in layout.folders)
     quoted = quote.quote(instance_type, length.total_steps, image_count, options.resolution, values)
-    findings = [*findings, *notes, *_about_quote(quoted, manifest, limits)]
+    budget = _budget(manifest, limits)
+    runtime = quote.max_runtime_seconds(quoted, limits.max_runtime_seconds, budget)
+    findings = [*findings, *notes, *_about_quote(quoted, manifest, limits, budget, runtime)]
     if has_errors(findings):
         return Decision(tuple(in_order(findings)), quote=quoted, buckets=tuple(filled))
     return Decision(
@@ -118,7 +128,7 @@ def _decide(
         plan=_document(run, manifest, layout, configuration, model, length, limits),
         summary={
             "total_steps": length.total_steps,
-            "max_runtime_seconds": quote.max_runtime_seconds(quoted.seconds, limits.max_runtime_seconds),
+            "max_runtime_seconds": runtime,
             "instance_type": instance_type,
             "spot": manifest.spot,
             "estimated_seconds": quoted.seconds,
@@ -156,20 +166,33 @@ def _about_dataset(files: Sequence[InspectedFile], layout: Layout) -> list[Findi
     return []
 
 
-def _about_quote(quoted: quote.Quote, manifest: Manifest, limits: Limits) -> list[Finding]:
-    findings: list[Finding] = []
+def _budget(manifest: Manifest, limits: Limits) -> float | None:
+    """US dollars that the run may cost; None: no limit."""
     budgets = [limit for limit in (manifest.max_cost_usd, limits.max_cost_usd) if limit is not None]
+    return min(budgets, default=None)
+
+
+def _about_quote(
+    quoted: quote.Quote, manifest: Manifest, limits: Limits, budget: float | None, runtime: int
+) -> list[Finding]:
+    findings: list[Finding] = []
     if quoted.cost_usd is None:
-        message = f"No price of {quoted.instance_type} is known, so the cost cannot be quoted."
-        kind = error if budgets else warning
-        remedy = "Name another instance type" + (", or set no budget." if budgets else " for a quote.")
+        name = quoted.instance_type
+        message = f"No price of {name} is known, so the cost cannot be quoted; one GPU is assumed."
+        kind = error if budget is not None else warning
+        remedy = "Name another instance type" + (" for a quote." if budget is None else ", or set no budget.")
         findings.append(kind("price-unknown", MANIFEST_NAME, message, remedy))
-    elif budgets and quoted.cost_usd > min(budgets):
-        message = f"The run is quoted at {quoted.cost_usd:.2f} USD; the budget is {min(budgets):.2f} USD."
+    elif budget is not None and quoted.cost_usd > budget:
+        message = f"The run is quoted at {quoted.cost_usd:.2f} USD; the budget is {budget:.2f} USD."
         remedy = (
             "Train fewer steps, name a cheaper instance type, or raise max_cost_usd (manifest and stack)."
         )
         findings.append(error("budget-exceeded", MANIFEST_NAME, message, remedy))
+    elif budget is not None:
+        message = (
+            f"The job is ended after {runtime} s at the latest, so that it costs at most {budget:.2f} USD."
+        )
+        findings.append(note("budget-kept", MANIFEST_NAME, message))
     if quoted.seconds > limits.max_runtime_seconds:
         allowed = limits.max_runtime_seconds
         message = f"The run is quoted at {quoted.seconds} s; this stack ends jobs after {allowed} s."
@@ -229,9 +252,10 @@ def pipeline_parameters(run: Run, decision: Decision, limits: Limits) -> list[di
     values = {
         "InputS3DatasetLocation": run.uri(run.dataset_prefix),
         "InputS3ConfigurationLocation": inputs,
-        # A channel over an empty prefix is refused, so without a base model of its own it shows the run's
+        # The very file: its folder may hold others, and what is downloaded is waited for on billed time. A
+        # channel over an empty prefix is refused, so without a base model of its own it shows the run's
         # inputs.
-        "InputS3ModelLocation": model.id if model and model.kind == "channel" else inputs,
+        "InputS3ModelLocation": model.uri if model and model.kind == "channel" else inputs,
         "OutputS3ModelLocation": run.uri(f"{run.prefix}output/"),
         "CheckpointS3Location": run.uri(f"checkpoints/{run.run_id}/"),
         "TrainingInstanceType": summary["instance_type"],

@@ -7,6 +7,7 @@ another GPU than the measured one is scaled, and the quote says so.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -48,6 +49,7 @@ def quote(instance_type: str, steps: int, images: int, resolution: Size, config:
     """The quote of a training job.
 
     Args:
+        steps: each is a batch on every GPU at the same time, so more GPUs make fewer steps, not faster ones.
         images: files whose latents are cached before the first step.
         resolution: (width, height) that buckets are made for; work grows with its area.
         config: resolved options; batch size, what is trained and checkpointing decide about the speed.
@@ -76,9 +78,15 @@ def quote(instance_type: str, steps: int, images: int, resolution: Size, config:
     )
 
 
-def max_runtime_seconds(quoted_seconds: int, limit: int) -> int:
-    """When SageMaker ends the job: twice the quote and half an hour, at most what the stack allows."""
-    return min(limit, _RUNTIME_MARGIN * quoted_seconds + _RUNTIME_ALLOWANCE_SECONDS)
+def max_runtime_seconds(quoted: Quote, limit: int, budget_usd: float | None) -> int:
+    """When SageMaker ends the job: twice the quote and half an hour.
+
+    At most what the stack allows, and what the budget pays for at the on-demand price.
+    """
+    seconds = min(limit, _RUNTIME_MARGIN * quoted.seconds + _RUNTIME_ALLOWANCE_SECONDS)
+    if budget_usd is None or not quoted.usd_per_hour:
+        return seconds
+    return min(seconds, math.floor(budget_usd / quoted.usd_per_hour * 3600))
 
 
 @cache
@@ -114,6 +122,12 @@ def _interpolated(points: list[list[float]], batch: float) -> float:
         if batch <= right or right == points[-1][0]:
             return low + (high - low) * (batch - left) / (right - left)
     raise AssertionError("unreachable: the last line goes on")
+
+
+def gpus(instance_type: str) -> int:
+    """GPUs of an instance, each with a training process of its own; 1 where it is not known."""
+    instance = _figures()["instances"].get(instance_type)
+    return 1 if instance is None else instance["gpus"]
 
 
 def price_per_hour(instance_type: str) -> float | None:

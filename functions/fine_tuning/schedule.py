@@ -21,11 +21,10 @@ class Schedule:
 
     total_steps: int
     epochs: int
-    steps_per_epoch: int
 
 
 def schedule(
-    layers: Sequence[Mapping[str, Any]], batches_per_epoch: int, accumulation: int
+    layers: Sequence[Mapping[str, Any]], batches_per_epoch: int, accumulation: int, processes: int = 1
 ) -> tuple[Schedule, list[Finding]]:
     """The steps to train.
 
@@ -34,16 +33,18 @@ def schedule(
             Within one source epochs override steps, as in the trainer (sd-scripts, train_network.py,
             "override steps").
         batches_per_epoch: at least 1.
-        accumulation: batches that make a step.
+        accumulation: batches of a process that make a step.
+        processes: one a GPU; they share the batches, the last ones filled up (train_network.py: the length of
+            the data loader after accelerator.prepare).
     """
-    per_epoch = math.ceil(batches_per_epoch / accumulation)
+    per_epoch = math.ceil(math.ceil(batches_per_epoch / processes) / accumulation)
     for layer in layers:
         if (epochs := layer.get("max_train_epochs")) is not None:
-            return Schedule(epochs * per_epoch, epochs, per_epoch), []
+            return Schedule(epochs * per_epoch, epochs), []
         if (steps := layer.get("max_train_steps")) is not None:
-            return Schedule(steps, math.ceil(steps / per_epoch), per_epoch), []
+            return Schedule(steps, math.ceil(steps / per_epoch)), []
     epochs = max(1, min(PLANNED_EPOCHS, TARGET_STEPS // per_epoch))
-    planned = Schedule(epochs * per_epoch, epochs, per_epoch)
+    planned = Schedule(epochs * per_epoch, epochs)
     is_cut = epochs != PLANNED_EPOCHS
     because = f", because {PLANNED_EPOCHS} would exceed {TARGET_STEPS} steps" if is_cut else ""
     length = f"{epochs} epochs were planned{because}: {planned.total_steps} steps"

@@ -59,7 +59,7 @@ class Settings:
 
     @property
     def instance_types(self) -> tuple[str, ...]:
-        """The ladder, cheapest first."""
+        """Cheapest first; the first one is used where a manifest names none."""
         names = self._read("INSTANCE_TYPES", str).split(",")
         return tuple(name.strip() for name in names if name.strip())
 

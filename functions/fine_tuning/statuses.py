@@ -43,10 +43,6 @@ def predecessors(status: str) -> frozenset[str]:
     return _FOLLOWS[status]
 
 
-def may_follow(status: str, current: str) -> bool:
-    return current in _FOLLOWS[status]
-
-
 def is_final(status: str) -> bool:
     return status in FINAL
 

@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from local.cli import demo, dropping, image_source, runs, up
-from local.cli.account import account_in_use
+from local.cli import dataset, demo, dropping, image_source, runs, up
+from local.cli.account import account_in_use, place_of
 from local.cli.deployment import stack_outputs
 from local.cli.failure import CommandError
 
@@ -28,7 +28,12 @@ def run(options: argparse.Namespace) -> int:
             return up.up()
         case "down":
             return up.down()
+        case "drop":
+            dataset.files_of(options.folder)  # before any account is asked
     account = account_in_use()
+    if account.embedded is None:
+        # Not on stdout, where a program may read the answer.
+        print(place_of(account), file=sys.stderr, flush=True)
     outputs = stack_outputs(account)
     match options.command:
         case "drop":

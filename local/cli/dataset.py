@@ -46,6 +46,15 @@ def prefix_of(folder: Path) -> str:
     return f"datasets/{name or 'dataset'}/"
 
 
+def left_over(s3: Any, bucket: str, folder: Path) -> list[str]:
+    """What an earlier drop left below the dataset's prefix and the folder holds no more, relative to the prefix."""
+    prefix = prefix_of(folder)
+    here = {path.relative_to(folder).as_posix() for path in files_of(folder)}
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    there = (item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", []))
+    return sorted(name for name in there if name and name not in here)
+
+
 def drop(s3: Any, bucket: str, folder: Path, order: random.Random | None = None) -> Dropped:
     """Upload in an arbitrary order, the manifest somewhere among the rest, as any upload may arrive."""
     files = files_of(folder)

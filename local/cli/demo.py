@@ -11,7 +11,8 @@ from rich.console import Console
 from local.cli import dataset, embedded, image_source, mailbox, model_view, records
 from local.cli.account import ROOT, Account, embedded_account
 from local.cli.deployment import deploy, stack_outputs
-from local.cli.mailbox import Mail
+from local.cli.failure import CommandError
+from local.cli.mailbox import Mail, is_final
 from local.cli.model_view import Model
 from local.cli.records import Record
 from local.cli.run_view import RunView
@@ -36,11 +37,11 @@ def run(folder: Path) -> int:
             server = running.enter_context(embedded.temporary())
         console.print(f"{server.endpoint}, everything it writes in {server.home}", highlight=False)
         demonstration = Demonstration(console, embedded_account(server), stopwatch)
-        demonstration.deploy()
-        demonstration.push_image_source()
-        record, mail = demonstration.run_dataset(folder)
-        repetition = demonstration.repeat_dataset(folder, record)
-        claims = demonstration.prove(record, mail, repetition)
+        try:
+            claims = demonstration.show(folder)
+        except CommandError:
+            demonstration.show_logs()
+            raise
         heading(console, "Times")
         show_times(console, "stages of the demo", stopwatch.stages, time.monotonic() - begun)
     heading(console, "What was shown")
@@ -71,6 +72,26 @@ class Demonstration:
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def show(self, folder: Path) -> list[Claim]:
+        self.deploy()
+        self.push_image_source()
+        record, mail = self.run_dataset(folder)
+        completed = record.get("status") == "COMPLETED"
+        # A dataset whose run failed would be run again: there is nothing to repeat.
+        repetition = self.repeat_dataset(folder, record) if completed else {}
+        claims = self.prove(record, mail, repetition)
+        if not completed:
+            self.show_logs()
+        return claims
+
+    def show_logs(self) -> None:
+        """Why it failed; the folder that holds the logs is gone at the end of the demo."""
+        home = self.mailbox.parent
+        jobs = sorted((home / "logs" / "training").glob("*.log"))
+        for log in (home / "server.log", *jobs):
+            heading(self.console, f"The end of {log.name}")
+            self.say(embedded.tail(log))
+
     def deploy(self) -> None:
         heading(self.console, "sam build and sam deploy of template.yaml, samconfig's environment `local`")
         with self.stopwatch.stage("sam build and sam deploy"):
@@ -100,13 +121,11 @@ class Demonstration:
             run_id = records.wait_for_run(table, dropped)
             self.say(f"run {run_id}")
             record = RunView(self.console).follow(records.follow(table, run_id, SECONDS_TO_RUN))
-            mail = mailbox.wait_for(
-                self.mailbox, lambda mail: is_final(mail, run_id), f"at the end of run {run_id}"
-            )
+            mail = mailbox.final(self.mailbox, run_id)
         self.measure(record, dropped.at, mail)
         return record, mail
 
-    def measure(self, record: Record, dropped_at: datetime, mail: Mail) -> None:
+    def measure(self, record: Record, dropped_at: datetime, mail: Mail | None) -> None:
         """The two delays that a user feels; the run's own stages are in its history."""
         changes = records.moments(record)
         self.stopwatch.between(
@@ -115,12 +134,15 @@ class Demonstration:
         for (status, since), (_, until) in pairwise(changes):
             self.stopwatch.between(f"  {status.lower().replace('_', ' ')}", since, until)
         job = (record.get("observation") or {}).get("training_job")
-        if job:
+        if job and mail:
             described = self.account.client("sagemaker").describe_training_job(TrainingJobName=job)
-            ended: datetime = described["TrainingEndTime"].astimezone(UTC)
-            self.stopwatch.between(f"  job's end to the mail (aim {MAIL_SECONDS} s)", ended, mail.at)
+            # A job that never got to train has no such time.
+            ended: datetime | None = described.get("TrainingEndTime")
+            if ended:
+                name = f"  job's end to the mail (aim {MAIL_SECONDS} s)"
+                self.stopwatch.between(name, ended.astimezone(UTC), mail.at)
 
-    def repeat_dataset(self, folder: Path, record: Record) -> tuple[Record, Mail]:
+    def repeat_dataset(self, folder: Path, record: Record) -> Record:
         heading(self.console, "The same dataset dropped again")
         with self.stopwatch.stage("dropped again and answered"):
             dropped = dataset.drop(self.account.client("s3"), self.outputs["BucketName"], folder)
@@ -129,14 +151,15 @@ class Demonstration:
             self.say(f"run {run_id}")
             repetition = RunView(self.console).follow(records.follow(table, run_id, SECONDS_TO_RUN))
             first = str(record["run_id"])
-            mail = mailbox.wait_for(
+            mailbox.wait_for(
                 self.mailbox,
                 lambda mail: bool(mailbox.about([mail], run_id)) and first in mail.body,
                 f"about {first}",
             )
-        return repetition, mail
+        return repetition
 
-    def prove(self, record: Record, mail: Mail | None, repetition: tuple[Record, Mail]) -> list[Claim]:
+    def prove(self, record: Record, mail: Mail | None, repetition: Record) -> list[Claim]:
+        """`repetition` is empty where nothing was dropped again."""
         heading(self.console, "E-mails that SNS delivered")
         mails = mailbox.read(self.mailbox)
         for each in mails:
@@ -160,7 +183,7 @@ class Demonstration:
             Claim("the report is in the bucket", self.exists(str(record.get("report_uri") or ""))),
             Claim(
                 "the second drop was answered with the run it repeats",
-                repetition[0].get("repeats") == record["run_id"],
+                repetition.get("repeats") == record["run_id"],
             ),
         ]
 
@@ -168,11 +191,6 @@ class Demonstration:
         bucket, _, key = uri.removeprefix("s3://").partition("/")
         found = self.account.client("s3").list_objects_v2(Bucket=bucket, Prefix=key) if key else {}
         return any(item["Key"] == key for item in found.get("Contents", []))
-
-
-def is_final(mail: Mail, run_id: str) -> bool:
-    """The `started` e-mail is the one that is not; a mail of another run may name this one."""
-    return mail.attributes.get("run_id") == run_id and mail.attributes.get("kind") != "started"
 
 
 def tells_rehearsal(model: Model | None, mail: Mail | None) -> bool:

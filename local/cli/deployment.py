@@ -3,6 +3,7 @@
 import platform
 import shutil
 import subprocess
+import time
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,11 @@ from local.cli.processes import run
 
 TEMPLATE = ROOT / "template.yaml"
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+ANNOUNCED = {
+    "Waiting for changeset": "code uploaded, the change set is being made",
+    "Changeset created": "change set made, the resources are being created",
+}
+SECONDS_BETWEEN_COUNTS = 5.0
 
 
 def deploy(account: Account, on_line: Callable[[str], None]) -> None:
@@ -24,21 +30,36 @@ def deploy(account: Account, on_line: Callable[[str], None]) -> None:
     assert account.embedded is not None
     overrides = parameter_overrides()
     with temporary_folder("sam-build-") as folder:
-        # sam leaves temporary files behind when it is ended early.
-        (folder / "tmp").mkdir()
-        own = {"SAM_CLI_POLL_DELAY": "1", "SAM_CLI_TELEMETRY": "0", "TMPDIR": str(folder / "tmp")}
-        environment = {**account.environment, **own}
+        environment = {**account.environment, "SAM_CLI_POLL_DELAY": "1", "SAM_CLI_TELEMETRY": "0"}
+        built = build(folder, environment, overrides)
+        on_line("functions built, sam deploy uploads their code")
         sam(
-            "build",
-            "--build-dir",
-            folder / "build",
+            "deploy",
             environment=environment,
             folder=folder,
             overrides=overrides,
+            template=built,
+            on_line=Progress(on_line),
         )
-        on_line("functions built")
-        built = folder / "build" / "template.yaml"
-        sam("deploy", environment=environment, folder=folder, overrides=overrides, template=built)
+
+
+class Progress:
+    """The few lines out of the many of `sam deploy` that tell how far it is."""
+
+    def __init__(self, say: Callable[[str], None], seconds: float = SECONDS_BETWEEN_COUNTS) -> None:
+        self.say, self.seconds = say, seconds
+        self.created = 0
+        self.said_at = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        for beginning, words in ANNOUNCED.items():
+            if line.startswith(beginning):
+                self.say(words)
+        if line.startswith("CREATE_COMPLETE "):  # an event, which sam shows once
+            self.created += 1
+            if time.monotonic() - self.said_at >= self.seconds:
+                self.said_at = time.monotonic()
+                self.say(f"resources created: {self.created}")
 
 
 def build(folder: Path, environment: Mapping[str, str], overrides: Mapping[str, str]) -> Path:
@@ -62,8 +83,10 @@ def sam(
     folder: Path,
     overrides: Mapping[str, str],
     template: Path = TEMPLATE,
+    on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """`folder` is the working directory: sam leaves files in it."""
+    """`folder` is the working directory: sam and the uv that it calls leave files in it, and lock files in $TMPDIR."""
+    (folder / "tmp").mkdir(exist_ok=True)
     arguments: list[str | Path] = [
         "sam",
         command,
@@ -74,7 +97,13 @@ def sam(
     ]
     arguments += ["--template-file", template, *options]
     arguments += ["--parameter-overrides", *(f"{name}={value}" for name, value in overrides.items())]
-    run(arguments, what=f"sam {command}", folder=folder, environment=environment)
+    run(
+        arguments,
+        what=f"sam {command}",
+        folder=folder,
+        environment={**environment, "TMPDIR": str(folder / "tmp")},
+        on_line=on_line,
+    )
 
 
 def parameter_overrides() -> dict[str, str]:

@@ -7,15 +7,20 @@ from rich.console import Console
 
 from local.cli import dataset, mailbox, records
 from local.cli.account import Account
+from local.cli.records import Record
 from local.cli.run_view import RunView
 
 SECONDS_TO_FOLLOW = 28 * 24 * 3600.0  # no training job may take longer
+NAMED = 20
 
 
 def run(account: Account, outputs: Mapping[str, str], folder: Path, follow: bool) -> int:
-    """Exit code 0 when the run completed, or when it is not followed."""
-    console = Console()
-    dropped = dataset.drop(account.client("s3"), outputs["BucketName"], folder)
+    """Exit code 0 when the run completed or repeats one, or when it is not followed."""
+    s3, bucket = account.client("s3"), outputs["BucketName"]
+    left = dataset.left_over(s3, bucket, folder)
+    if left:
+        print(warning(f"s3://{bucket}/{dataset.prefix_of(folder)}", left))
+    dropped = dataset.drop(s3, bucket, folder)
     print(
         f"dropped {dropped.files} files ({dropped.size / 1e6:.1f} MB) at s3://{dropped.bucket}/{dropped.manifest_key}"
     )
@@ -24,12 +29,37 @@ def run(account: Account, outputs: Mapping[str, str], folder: Path, follow: bool
     print(f"run {run_id}")
     if not follow:
         return 0
-    record = RunView(console).follow(records.follow(table, run_id, SECONDS_TO_FOLLOW))
+    record = RunView(Console()).follow(records.follow(table, run_id, SECONDS_TO_FOLLOW))
     if account.embedded:
-        for mail in mailbox.about(mailbox.read(account.embedded.mailbox), run_id):
-            print(f"e-mail: {mail.subject}\n        {mail.path}")
+        print(mail_about(account.embedded.mailbox, run_id))
+    return tell(record)
+
+
+def tell(record: Record) -> int:
+    """The addresses of what the run left, and the exit code that its status is worth."""
     if (record.get("model") or {}).get("uri"):
         print(f"model: {record['model']['uri']}")
     if record.get("report_uri"):
         print(f"report: {record['report_uri']}")
     return 0 if record.get("status") in {"COMPLETED", "REPEATED"} else 1
+
+
+def mail_about(folder: Path, run_id: str) -> str:
+    """The e-mail that tells how the run ended: the record has the end a moment before SNS delivers it."""
+    mail = mailbox.final(folder, run_id)
+    if mail is None:
+        return f"no e-mail came at the end of run {run_id}; {folder} holds those that did"
+    return f"\n--- {mail.subject}\n{mail.body.strip()}\n"
+
+
+def warning(address: str, left: list[str]) -> str:
+    names = [f"  {name}" for name in left[:NAMED]]
+    more = [f"  and {len(left) - NAMED} more"] if len(left) > NAMED else []
+    count = "1 file that is" if len(left) == 1 else f"{len(left)} files that are"
+    lines = [
+        f"warning: {address} holds {count} not in the folder and part of the dataset nevertheless:",
+        *names,
+        *more,
+        "Delete them there if they should not be trained on.",
+    ]
+    return "\n".join(lines)

@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from enum import Enum
 from pathlib import Path
 
 from local.cli.failure import CommandError
@@ -19,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".dev" / "up" / "state.json"
 SECONDS_TO_START = 60.0
 READY = "ready "
+HEALTH = "/_ministack/health"
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,15 @@ class Embedded:
     def repository(self, name: str) -> Path:
         """The bare git repository behind the CodeCommit repository `name`."""
         return Path(self.home) / "codecommit" / f"{name}.git"
+
+
+class Sight(Enum):
+    """What is seen of a process that another command has started."""
+
+    RUNNING = "running"
+    GONE = "gone"
+    UNCERTAIN = "uncertain"
+    """Something is alive, and nothing proves that it is, or is not, the embedded AWS."""
 
 
 @contextmanager
@@ -93,8 +106,14 @@ def wait_until_ready(home: Path, child: subprocess.Popen[str]) -> str:
         if ended:
             break
         time.sleep(0.05)
-    lines = log(home).read_text(errors="replace").splitlines()[-30:]
-    raise CommandError("the embedded AWS did not start:\n\n" + "\n".join(lines))
+    raise CommandError(f"the embedded AWS did not start:\n\n{tail(log(home))}")
+
+
+def tail(file: Path, lines: int = 30) -> str:
+    """The last lines of a log; empty where there is none."""
+    if not file.is_file():
+        return ""
+    return "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
 def remember(embedded: Embedded) -> None:
@@ -103,26 +122,69 @@ def remember(embedded: Embedded) -> None:
 
 
 def running() -> Embedded | None:
-    """What `./dev up` left running, or None."""
+    """What `./dev up` left running, or None when nothing of it is alive.
+
+    Raises CommandError when that cannot be told: who cannot see the embedded AWS must neither remove its folder
+    nor go on to another account.
+    """
+    found = remembered()
+    if found is None:
+        return None
+    match sight_of(found):
+        case Sight.RUNNING:
+            return found
+        case Sight.GONE:
+            return None
+    raise CommandError(
+        f"{STATE} speaks of process {found.process} at {found.endpoint}, which is alive, but `ps` does not show "
+        f"that it is the embedded AWS. If it is, end it (kill {found.process}); then remove {STATE.parent}."
+    )
+
+
+def remembered() -> Embedded | None:
+    """What `./dev up` has written down. Raises CommandError when it cannot be read."""
     if not STATE.exists():
         return None
-    embedded = Embedded(**json.loads(STATE.read_text(encoding="utf-8")))
-    return embedded if is_alive(embedded.process) and is_embedded_aws(embedded.process) else None
+    try:
+        return Embedded(**json.loads(STATE.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise CommandError(
+            f"{STATE} cannot be read ({error}). End the embedded AWS if it runs, then remove {STATE.parent}."
+        ) from error
 
 
-def is_embedded_aws(process: int) -> bool:
-    """Whether that process id, read from a file, still is what it was: ids are used again."""
-    command = subprocess.run(
-        ["ps", "-o", "args=", "-p", str(process)], capture_output=True, text=True, check=False
-    )
-    return "local.embedded_aws" in command.stdout
+def sight_of(embedded: Embedded) -> Sight:
+    """Process ids are used again, so one that is alive proves nothing by itself."""
+    if not is_alive(embedded.process):
+        return Sight.GONE
+    command = command_line(embedded.process)
+    if "local.embedded_aws" in command:
+        return Sight.RUNNING
+    return Sight.UNCERTAIN if not command or answers(embedded.endpoint) else Sight.GONE
+
+
+def command_line(process: int) -> str:
+    """As `ps` shows it; empty where it shows none. Without -ww it would cut the line at $COLUMNS."""
+    try:
+        answer = subprocess.run(
+            ["ps", "-ww", "-o", "args=", "-p", str(process)], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return answer.stdout.strip()
+
+
+def answers(endpoint: str) -> bool:
+    try:
+        with urllib.request.urlopen(endpoint + HEALTH, timeout=2) as response:
+            return bool(response.status == 200)
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
 
 
 def shut_down(embedded: Embedded) -> None:
     """Stop what `./dev up` started, perhaps from another process, and remove its folder."""
-    stop_group(
-        embedded.process, is_running=lambda: is_alive(embedded.process) and is_embedded_aws(embedded.process)
-    )
+    stop_group(embedded.process, is_running=lambda: sight_of(embedded) is Sight.RUNNING)
     forget()
 
 

@@ -53,6 +53,19 @@ def about(mails: list[Mail], run_id: str) -> list[Mail]:
     ]
 
 
+def is_final(mail: Mail, run_id: str) -> bool:
+    """The `started` e-mail is the one that is not; a mail of another run may name this one."""
+    return mail.attributes.get("run_id") == run_id and mail.attributes.get("kind") != "started"
+
+
+def final(mailbox: Path, run_id: str, limit: float = 15.0) -> Mail | None:
+    """The e-mail that tells how the run ended, or None when none comes within `limit` seconds."""
+    try:
+        return wait_for(mailbox, lambda mail: is_final(mail, run_id), f"at the end of run {run_id}", limit)
+    except CommandError:
+        return None
+
+
 def wait_for(mailbox: Path, wanted: Callable[[Mail], bool], what: str, limit: float = 15.0) -> Mail:
     """The first mail that is wanted. Raises CommandError when none comes within `limit` seconds."""
     deadline = time.monotonic() + limit

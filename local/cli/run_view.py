@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from local.cli.records import Record, moments
 
 WORDS = {
-    "RECEIVED": "manifest accepted, the flow starts",
+    "RECEIVED": "manifest received",
     "WAITING_FOR_UPLOAD": "waiting until the upload is over",
     "INSPECTING": "decoding every image, reading every caption",
     "PLANNED": "buckets, steps, time and cost computed",

@@ -1,7 +1,10 @@
 """`./dev runs`: the history, newest first."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from botocore.exceptions import ClientError
 from rich.console import Console
 from rich.table import Table
 
@@ -17,18 +20,40 @@ def run(account: Account, outputs: Mapping[str, str]) -> int:
     found = records.newest(records.table_of(account, outputs), NEWEST)
     # A pipe has no width of its own, and a truncated run id is of no use to the program that reads it.
     console = Console() if Console().is_terminal else Console(width=250)
-    console.print(table_of(found) if found else "no runs yet; ./dev drop examples/photographs starts one")
+    s3 = account.client("s3")
+    console.print(
+        table_of(found, lambda record: problems_of(s3, record))
+        if found
+        else "no runs yet; ./dev drop examples/photographs starts one"
+    )
     return 0
 
 
-def table_of(found: Sequence[Record]) -> Table:
+def problems_of(s3: Any, record: Record) -> int | None:
+    """How many errors the run's report lists; None where it cannot be read."""
+    bucket, _, key = str(record.get("report_uri") or "").removeprefix("s3://").partition("/")
+    if not key:
+        return None
+    try:
+        report = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+    except ClientError:
+        return (
+            None  # it is deleted, or another person's to read; the rest of the history is still worth showing
+        )
+    severities: list[str] = [finding["severity"] for finding in report["findings"]]
+    return severities.count("error")
+
+
+def table_of(found: Sequence[Record], problems: Callable[[Record], int | None]) -> Table:
+    """`problems` is asked of the rejected runs alone: it reads their reports."""
     table = Table(*COLUMNS, box=None, pad_edge=False)
     for record in found:
-        table.add_row(*row(record))
+        rejected = record.get("status") == "REJECTED"
+        table.add_row(*row(record, problems(record) if rejected else None))
     return table
 
 
-def row(record: Record) -> tuple[str, ...]:
+def row(record: Record, problems: int | None = None) -> tuple[str, ...]:
     """One cell a column; what is not known yet is empty."""
     observation: Record = record.get("observation") or {}
     failure: Record = record.get("failure") or {}
@@ -44,5 +69,13 @@ def row(record: Record) -> tuple[str, ...]:
         took,
         f"{step}/{total}" if step is not None and total else "",
         f"${float(cost):.2f}" if cost is not None else "",
-        str(model.get("uri") or record.get("repeats") or failure.get("cause") or ""),
+        str(model.get("uri") or record.get("repeats") or failure.get("cause") or rejection(record, problems)),
     )
+
+
+def rejection(record: Record, problems: int | None) -> str:
+    """Where a person reads why; empty for a run that was not rejected."""
+    if record.get("status") != "REJECTED":
+        return ""
+    count = {None: "rejected", 1: "1 problem"}.get(problems, f"{problems} problems")
+    return f"{count}, see {record.get('report_uri') or 'the e-mail'}"

@@ -34,7 +34,7 @@ def begin(home: Path) -> embedded.Embedded:
             started = embedded.Embedded("", str(home), child.pid)
         started = embedded.Embedded(embedded.wait_until_ready(home, child), str(home), child.pid)
         embedded.remember(started)
-        print(f"embedded AWS at {started.endpoint}; sam build and sam deploy (about half a minute)")
+        print(f"embedded AWS at {started.endpoint}; sam build and sam deploy")
         account = embedded_account(started)
         deploy(account, print)
         outputs = stack_outputs(account)

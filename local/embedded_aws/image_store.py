@@ -21,6 +21,15 @@ PART_BYTES = 10 * 1024 * 1024
 _extracting = threading.Lock()
 
 
+def filter_of(module: object) -> dict[str, Any]:
+    """The argument that asks `tarfile` for its filter: since 3.11.4 there is one, and from 3.14 on it would take a
+    stricter one by itself."""
+    return {"filter": "tar"} if hasattr(module, "tar_filter") else {}
+
+
+_FILTER = filter_of(tarfile)
+
+
 class ImageNotFoundError(Exception):
     """The repository or the image does not exist."""
 
@@ -131,9 +140,21 @@ def extract(ecr: Any, reference: Reference, endpoint: str, folder: Path) -> Extr
 def _extract_layer(layer: bytes, root: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(layer), mode="r:gz") as tar:
         for entry in tar:
+            _stay_inside(entry, root)
             path = root / entry.name
             if path.name.startswith(".wh."):  # a later layer removed it
                 gone = path.with_name(path.name.removeprefix(".wh."))
                 shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
                 continue
-            tar.extract(entry, root, filter="tar")
+            tar.extract(entry, root, **_FILTER)
+
+
+def _stay_inside(entry: tarfile.TarInfo, root: Path) -> None:
+    """What Python's own filter `tar` does, for the Pythons that lack it: no leading slash, nobody else may write,
+    and nothing outside `root`, be it by name, through a link on the way, or by hard link."""
+    entry.name = entry.name.lstrip("/")
+    entry.mode &= 0o755
+    names = [entry.name, entry.linkname] if entry.islnk() else [entry.name]
+    for name in names:
+        if not (root / name).resolve().is_relative_to(root.resolve()):
+            raise ImageNotFoundError(f"a layer is damaged: {name} lies outside the image")

@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,22 +63,27 @@ class TrainingRun:
                 job.move("InProgress", "Interrupted", "Spot instance was reclaimed")
                 job.move("InProgress", "Starting", "Launching requested ML instances")
         except ClientError as error:
-            job.fail(f"ClientError: {refusal(error)}", **self._times())
-        except (FailedError, ImageNotFoundError, training_storage.EmptyPrefixError) as error:
-            job.fail(
-                str(error) if isinstance(error, FailedError) else f"ClientError: {error}", **self._times()
-            )
+            self._fail(f"ClientError: {refusal(error)}")
+        except FailedError as error:
+            self._fail(str(error))
+        except (ImageNotFoundError, training_storage.EmptyPrefixError) as error:
+            self._fail(f"ClientError: {error}")
         except Exception:
             log.exception("training job %s", job.name)
-            job.fail(
-                "InternalServerError: We encountered an internal error. Please try again.", **self._times()
-            )
+            for line in traceback.format_exc().splitlines():
+                self._log.add(line)
+            self._fail("InternalServerError: We encountered an internal error. Please try again.")
         finally:
             shutil.rmtree(self._root, ignore_errors=True)
             try:
                 self._log.close()
             except ClientError as error:
                 log.warning("the last log lines of %s were not stored: %s", job.name, error)
+
+    def _fail(self, reason: str) -> None:
+        """On AWS only the description tells; here the log does as well, for whoever looks for the cause there."""
+        self._log.add(reason)
+        self._job.fail(reason, **self._times())
 
     def _take_instance(self) -> None:
         instance_type = self._job.request["ResourceConfig"]["InstanceType"]

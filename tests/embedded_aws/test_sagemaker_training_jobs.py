@@ -1,5 +1,6 @@
 """Training jobs: what SageMaker refuses, the life of a job, its files, its log and its end."""
 
+import gzip
 import io
 import json
 import os
@@ -15,9 +16,11 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
+from local.embedded_aws import image_store
+from local.embedded_aws.image_format import assemble, parse_reference
 from local.embedded_aws.request_validation import RequestError
 from local.embedded_aws.training_request import check_training_request
-from tests.embedded_aws.running import RunningEmbeddedAws, wait_for
+from tests.embedded_aws.running import ACCOUNT, REGION, RunningEmbeddedAws, wait_for
 from tests.embedded_aws.training import Training
 
 PYTHON_TRAIN = """#!/usr/bin/env python3
@@ -408,3 +411,30 @@ def embedded(training: Training, operation: str, **request: Any) -> None:
     SigV4Auth(Credentials("test", "test"), "sagemaker", "us-east-1").add_auth(signed)
     call = urllib.request.Request(str(signed.url), json.dumps(request).encode(), dict(signed.headers))
     assert urllib.request.urlopen(call, timeout=10).status == 200
+
+
+def log_of(aws: RunningEmbeddedAws, job: str) -> str:
+    return (aws.home / "logs/training" / f"{job}.log").read_text()
+
+
+def test_the_log_tells_what_ended_a_job_that_never_trained(
+    aws: RunningEmbeddedAws, training: Training, unique: str
+) -> None:
+    registry = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{training.repository}"
+    found = training.run(training.request(unique, f"{registry}:none"))
+    assert found["TrainingJobStatus"] == "Failed"
+    assert found["FailureReason"] in log_of(aws, unique)
+
+
+def test_the_log_holds_the_exception_that_the_description_keeps_to_itself(
+    aws: RunningEmbeddedAws, training: Training, unique: str
+) -> None:
+    registry = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{training.repository}"
+    reference = parse_reference(f"{registry}:broken")
+    assert reference is not None
+    layer = gzip.compress(b"this is no tar archive" * 100, mtime=0)
+    image_store.push(aws.client("ecr"), reference, assemble({}, [layer]))
+    found = training.run(training.request(unique, f"{registry}:broken"))
+    assert found["FailureReason"].startswith("InternalServerError")
+    assert "Traceback" in log_of(aws, unique)
+    assert "tarfile.ReadError" in log_of(aws, unique)

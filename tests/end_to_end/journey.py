@@ -47,6 +47,12 @@ class Stack:
         )
 
     @property
+    def table(self) -> Any:
+        """The run table, as boto3's resource."""
+        session = boto3.Session("test", "test", region_name=REGION)
+        return session.resource("dynamodb", endpoint_url=self.endpoint).Table(self.outputs["RunTableName"])
+
+    @property
     def bucket(self) -> str:
         return self.outputs["BucketName"]
 
@@ -66,14 +72,7 @@ class Stack:
 
     def records(self, prefix: str) -> list[dict[str, Any]]:
         """The run records of a dataset, oldest first."""
-        table = boto3.resource(
-            "dynamodb",
-            endpoint_url=self.endpoint,
-            region_name=REGION,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        ).Table(self.outputs["RunTableName"])
-        items: list[dict[str, Any]] = table.scan(ConsistentRead=True)["Items"]
+        items: list[dict[str, Any]] = self.table.scan(ConsistentRead=True)["Items"]
         return sorted(
             (item for item in items if item.get("dataset_prefix") == prefix),
             key=lambda item: item["created_at"],

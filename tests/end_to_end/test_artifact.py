@@ -19,7 +19,14 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("default-build")
     tools = os.environ["TOOLS_BIN"]
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SAM_CLI_TELEMETRY": "0"}
-    command = [f"{tools}/sam", "build", "--config-file", str(ROOT / "samconfig.toml"), "--region", "us-east-1"]
+    command = [
+        f"{tools}/sam",
+        "build",
+        "--config-file",
+        str(ROOT / "samconfig.toml"),
+        "--region",
+        "us-east-1",
+    ]
     command += ["--template-file", str(ROOT / "template.yaml"), "--build-dir", str(folder / "build")]
     ended = subprocess.run(
         command,
@@ -59,4 +66,6 @@ def test_every_handler_of_the_template_is_in_it(artifact: Path) -> None:
 
 
 def test_nothing_local_is_deployed(artifact: Path) -> None:
-    assert not [path for path in artifact.iterdir() if path.name in ("local", "container", "tests", "pipeline")]
+    assert not [
+        path for path in artifact.iterdir() if path.name in ("local", "container", "tests", "pipeline")
+    ]

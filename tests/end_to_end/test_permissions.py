@@ -78,10 +78,13 @@ def test_a_run_fails_openly_without_a_permission_that_it_needs(stack: Stack, rol
         assert record["status"] == "FAILED"
         assert stack.execution_ended(record) == "FAILED"
         eventually(lambda: stack.mails(record["run_id"], "failed"), "a mail", explain=lambda: stack.mails())
+
     # and no job is left running, nor was one finished before the permission was missed
-    jobs = [job["TrainingJobStatus"] for job in stack.training_jobs(record["run_id"])]
-    assert "InProgress" not in jobs
-    assert "Completed" not in jobs or role in MISSED_AFTER_TRAINING_BEGAN
+    def jobs() -> set[str]:
+        return {job["TrainingJobStatus"] for job in stack.training_jobs(record["run_id"])}
+
+    eventually(lambda: "InProgress" not in jobs(), "the end of the job", explain=jobs)
+    assert "Completed" not in jobs() or role in MISSED_AFTER_TRAINING_BEGAN
 
 
 def test_a_notifier_that_may_not_publish_is_stood_in_for_by_the_flow(stack: Stack) -> None:

@@ -55,7 +55,10 @@ class Deployment:
     def images(self) -> Images:
         settings = self.settings
         return Images(
-            settings.image_repository_name, settings.source_repository_name, settings.build_project_name
+            settings.image_repository_name,
+            settings.source_repository_name,
+            settings.build_project_name,
+            settings.kohya_version,
         )
 
 

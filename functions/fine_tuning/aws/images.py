@@ -14,11 +14,13 @@ from fine_tuning.aws.translation import code_of, translated
 
 if TYPE_CHECKING:
     from types_boto3_codebuild.client import CodeBuildClient
+    from types_boto3_codebuild.type_defs import BuildTypeDef
     from types_boto3_codecommit.client import CodeCommitClient
     from types_boto3_ecr.client import ECRClient
 
 BRANCH = "main"
 TAG = "latest"
+_VERSION_VARIABLE = "KOHYA_SS_VERSION"  # of container/buildspec.yml
 _NEWEST_BUILDS = 10
 _NO_IMAGE = frozenset({"ImageNotFoundException"})
 _NO_BRANCH = frozenset({"BranchDoesNotExistException"})
@@ -36,13 +38,19 @@ class Build:
 class Images:
     """The image of one deployment."""
 
-    def __init__(self, image_repository: str, source_repository: str, build_project: str) -> None:
+    def __init__(
+        self, image_repository: str, source_repository: str, build_project: str, kohya_version: str
+    ) -> None:
         self._image_repository = image_repository
         self._source_repository = source_repository
         self._build_project = build_project
+        self._kohya_version = kohya_version
 
     def newest(self) -> str | None:
-        """`<registry>/<repository>@sha256:…` of the image tagged `latest`."""
+        """`<registry>/<repository>@sha256:…` of the image tagged `latest`, if it holds the wanted kohya_ss.
+
+        The other tag of that image says which one it holds: `<commit>-<kohya_ss version>`.
+        """
         ecr: ECRClient = client("ecr")
         with translated(f"look for the image {self._image_repository}:{TAG}"):
             try:
@@ -56,8 +64,12 @@ class Images:
                 if code_of(cause) not in _NO_IMAGE:
                     raise
                 return None
-        details = found["imageDetails"]
-        return f"{repository['repositoryUri']}@{details[0]['imageDigest']}" if details else None
+        wanted = (
+            f"{repository['repositoryUri']}@{image['imageDigest']}"
+            for image in found["imageDetails"]
+            if any(tag.endswith(f"-{self._kohya_version}") for tag in image.get("imageTags", ()))
+        )
+        return next(wanted, None)
 
     def source_commit(self) -> str | None:
         """The tip of the source's main branch; None before the first push."""
@@ -72,7 +84,7 @@ class Images:
         return branch["branch"].get("commitId")
 
     def builds(self) -> list[Build]:
-        """The newest builds, the newest first."""
+        """The newest builds of the wanted kohya_ss, the newest first; one that says no version counts too."""
         codebuild: CodeBuildClient = client("codebuild")
         with translated(f"list the builds of {self._build_project}"):
             ids = codebuild.list_builds_for_project(projectName=self._build_project, sortOrder="DESCENDING")[
@@ -85,14 +97,27 @@ class Images:
         return [
             Build(b["id"], b["buildStatus"], b.get("resolvedSourceVersion") or b.get("sourceVersion"))
             for b in ordered
+            if _version_of(b) in (self._kohya_version, None)
         ]
 
     def start_build(self, commit: str) -> str:
-        """Starts the build of a commit; two runs that find no image at the same time start one build."""
+        """Starts the build of a commit with the wanted kohya_ss.
+
+        Two runs that find no image at the same time start one build.
+        """
         codebuild: CodeBuildClient = client("codebuild")
-        token = hashlib.sha256(f"{self._build_project} {commit}".encode()).hexdigest()
+        token = hashlib.sha256(f"{self._build_project} {commit} {self._kohya_version}".encode()).hexdigest()
         with translated(f"start a build of {self._build_project}"):
             answer = codebuild.start_build(
-                projectName=self._build_project, sourceVersion=commit, idempotencyToken=token
+                projectName=self._build_project,
+                sourceVersion=commit,
+                environmentVariablesOverride=[{"name": _VERSION_VARIABLE, "value": self._kohya_version}],
+                idempotencyToken=token,
             )
         return answer["build"]["id"]
+
+
+def _version_of(build: BuildTypeDef) -> str | None:
+    """The kohya_ss that a build was started with."""
+    variables = build.get("environment", {}).get("environmentVariables", [])
+    return next((one["value"] for one in variables if one["name"] == _VERSION_VARIABLE), None)

@@ -12,12 +12,13 @@ from fine_tuning.aws.sdk import client
 from fine_tuning.aws.translation import code_of, translated
 from fine_tuning.errors import RunUnknownError
 from fine_tuning.run import Run
-from fine_tuning.statuses import predecessors
+from fine_tuning.statuses import FINAL, predecessors
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
 
 _CONDITION_FAILED = "ConditionalCheckFailedException"
+_BY_CREATION = "by-creation"
 _BY_PIPELINE_EXECUTION = "by-pipeline-execution"
 
 
@@ -83,6 +84,21 @@ class RunRecords:
             )
         items = answer.get("Items", [])
         return str(_plain(items[0])["run_id"]) if items else None
+
+    def in_flight(self, since: datetime, until: datetime) -> list[dict[str, Any]]:
+        """The records of runs created in that span that have not come to their end."""
+        final = {f":f{number}": status for number, status in enumerate(sorted(FINAL))}
+        span = {":type": "run", ":since": _moment(since), ":until": _moment(until)}
+        with translated("list the runs in flight"):
+            pages = self._dynamodb.get_paginator("query").paginate(
+                TableName=self._table,
+                IndexName=_BY_CREATION,
+                KeyConditionExpression="record_type = :type AND created_at BETWEEN :since AND :until",
+                FilterExpression=f"NOT #status IN ({', '.join(final)})",
+                ExpressionAttributeNames={"#status": "status"},
+                ExpressionAttributeValues=_typed({**span, **final}),
+            )
+            return [_plain(item) for page in pages for item in page["Items"]]
 
     def advance(self, run_id: str, status: str, attributes: Mapping[str, Any] | None = None) -> Advance:
         """Changes the status if it may follow the present one, and sets attributes with it."""
@@ -187,7 +203,12 @@ class RunRecords:
         return True
 
     def _now(self) -> str:
-        return self._clock().isoformat(timespec="milliseconds")
+        return _moment(self._clock())
+
+
+def _moment(moment: datetime) -> str:
+    """As it is stored: ISO 8601 in UTC, so that text sorts as time does."""
+    return moment.isoformat(timespec="milliseconds")
 
 
 def _key(run_id: str) -> Any:

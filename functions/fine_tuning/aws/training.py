@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fine_tuning.aws.sdk import client
 from fine_tuning.aws.translation import code_of, translated
+from fine_tuning.errors import FineTuningError
 from fine_tuning.observation import METRICS, TERMINAL, Observation, observe, training_job_name
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch.client import CloudWatchClient
     from types_boto3_sagemaker.client import SageMakerClient
 
+_log = logging.getLogger(__name__)
 _NAMESPACE = "/aws/sagemaker/TrainingJobs"
 _PERIOD_SECONDS = 60
 # Within a minute of a job the last step is the highest and the last ETA the lowest; a loss is noise, so
 # averaged.
 _STATISTICS = {"step": "Maximum", "total": "Maximum", "loss": "Average", "eta_seconds": "Minimum"}
-_NOT_THERE = frozenset({"ResourceNotFound", "ResourceNotFoundException", "ValidationException"})
+_OVER = TERMINAL | {None}
+# DescribeTrainingJob refuses an unknown name with a ValidationException ("Requested resource not found.").
+_NO_JOB = frozenset({"ResourceNotFound", "ResourceNotFoundException", "ValidationException"})
 
 
 class Training:
@@ -46,6 +51,23 @@ class Training:
         metrics = self._metrics(name, job) if name and job else {}
         return observe(dict(execution), steps, job, metrics, self._clock())
 
+    def find(self, pipeline_name: str, display_name: str) -> str | None:
+        """The ARN of the pipeline's newest execution with that display name, among its newest 500."""
+        with translated(f"find {display_name} among the executions of {pipeline_name}"):
+            pages = self._sagemaker.get_paginator("list_pipeline_executions").paginate(
+                PipelineName=pipeline_name,
+                SortBy="CreationTime",
+                SortOrder="Descending",
+                PaginationConfig={"PageSize": 100, "MaxItems": 500},
+            )
+            named = (
+                execution["PipelineExecutionArn"]
+                for page in pages
+                for execution in page["PipelineExecutionSummaries"]
+                if execution.get("PipelineExecutionDisplayName") == display_name
+            )
+            return next(named, None)
+
     def stop(self, pipeline_execution_arn: str) -> bool:
         """Asks SageMaker to stop.
 
@@ -53,20 +75,29 @@ class Training:
         """
         token = hashlib.sha256(f"stop {pipeline_execution_arn}".encode()).hexdigest()
         with translated(f"stop {pipeline_execution_arn}"):
+            if self._status(pipeline_execution_arn) in _OVER:
+                return False
             try:
-                execution = self._sagemaker.describe_pipeline_execution(
-                    PipelineExecutionArn=pipeline_execution_arn
-                )
-                if execution["PipelineExecutionStatus"] in TERMINAL:
-                    return False
                 self._sagemaker.stop_pipeline_execution(
                     PipelineExecutionArn=pipeline_execution_arn, ClientRequestToken=token
                 )
-            except self._sagemaker.exceptions.ClientError as cause:
-                if code_of(cause) not in _NOT_THERE:
+            except self._sagemaker.exceptions.ClientError:
+                # It may have ended, or been stopped, meanwhile. Otherwise a job goes on that is paid for.
+                status = self._status(pipeline_execution_arn)
+                if status != "Stopping" and status not in _OVER:
                     raise
-                return False
+                return status == "Stopping"
         return True
+
+    def _status(self, pipeline_execution_arn: str) -> str | None:
+        """None where there is no such execution."""
+        try:
+            execution = self._sagemaker.describe_pipeline_execution(
+                PipelineExecutionArn=pipeline_execution_arn
+            )
+        except self._sagemaker.exceptions.ResourceNotFound:
+            return None
+        return execution["PipelineExecutionStatus"]
 
     def _steps(self, pipeline_execution_arn: str) -> list[dict[str, Any]]:
         pages = self._sagemaker.get_paginator("list_pipeline_execution_steps").paginate(
@@ -79,12 +110,22 @@ class Training:
             try:
                 return dict(self._sagemaker.describe_training_job(TrainingJobName=name))
             except self._sagemaker.exceptions.ClientError as cause:
-                if code_of(cause) not in _NOT_THERE:
+                if code_of(cause) not in _NO_JOB:
                     raise
                 return None
 
     def _metrics(self, job_name: str, job: dict[str, Any]) -> dict[str, float]:
-        """The latest value of each metric, in one request. Metrics are shown, never decided on."""
+        """The latest value of each metric, in one request.
+
+        Metrics are shown, never decided on, so none is as good as some: how a training ended must be told.
+        """
+        try:
+            return self._latest(job_name, job)
+        except FineTuningError as problem:
+            _log.warning("The training is shown without its metrics: %s", problem)
+            return {}
+
+    def _latest(self, job_name: str, job: dict[str, Any]) -> dict[str, float]:
         cloudwatch: CloudWatchClient = client("cloudwatch")
         now = self._clock()
         start = job.get("TrainingStartTime") or job.get("CreationTime") or now - timedelta(hours=1)

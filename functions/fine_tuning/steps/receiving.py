@@ -14,6 +14,7 @@ from fine_tuning.errors import ObjectMissingError
 from fine_tuning.findings import Finding
 from fine_tuning.plan import rejection
 from fine_tuning.run import MANIFEST_NAME, RESERVED_PREFIXES, Run
+from fine_tuning.statuses import is_final
 from fine_tuning.steps.telling import tell
 
 
@@ -50,8 +51,12 @@ def receive(
     except ObjectMissingError:
         # Deleted before it was read: nobody waits for this run any more.
         return {"status": "IGNORED", "run_id": run.run_id}
-    records.create(run, executions.arn_of(run.run_id))
+    is_new = records.create(run, executions.arn_of(run.run_id))
     if accepted:
+        status = "RECEIVED" if is_new else str(records.find(run.run_id)["status"])
+        if is_final(status):
+            # A late delivery for a run that is over: no flow could change its record any more.
+            return {"status": status, "run_id": run.run_id}
         executions.start(run.run_id, run.as_payload())
         return {"status": "RECEIVED", "run_id": run.run_id}
     objects.write_document(run.report_key, rejection(findings))

@@ -20,9 +20,10 @@ def take_inventory(
 ) -> dict[str, Any]:
     """Complete with shards, waiting, or expired with the report written."""
     manifest = read_manifest(run, objects)
-    listed = inventory.without_manifest(objects.list_dataset(run.dataset_prefix))
+    listing = objects.list_dataset(run.dataset_prefix)
+    listed = inventory.without_manifest(listing)
     state = inventory.completeness(
-        listed, manifest, started_at, now, settings.settle_seconds, settings.upload_wait_seconds
+        listing, manifest, started_at, now, settings.settle_seconds, settings.upload_wait_seconds
     )
     answer: dict[str, Any] = {
         "status": state.status,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fine_tuning import failure, messages, statuses
+from fine_tuning import failure, messages, pipeline_execution, statuses
 from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
@@ -56,9 +56,12 @@ def _compose(
     if kind == "rejected":
         return messages.rejected(run, objects.read_document(run.report_key)), {}
     if kind == "repeated":
-        return messages.repeated(run, facts), {"repeats": facts["repeats"]}
+        model = records.find(facts["repeats"]).get("model") or {}
+        return messages.repeated(run, facts, model.get("uri")), {"repeats": facts["repeats"]}
     if kind == "started":
-        return messages.started(run, facts), {}
+        # Kept before anything else: from here on a job is paid for, and by this it is found and stopped.
+        records.note(run.run_id, pipeline_execution.attributes(facts["pipeline_execution_arn"]))
+        return messages.started(run, facts, objects.read_document(run.report_key)), {}
     if kind == "completed":
         plan = records.find(run.run_id).get("plan", {})
         kept = {"model": facts["model"], "observation": facts["observation"]}

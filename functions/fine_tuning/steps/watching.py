@@ -5,32 +5,15 @@ When the flow begins to wait, when SageMaker says that something changed, when t
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Any
 
+from fine_tuning import pipeline_execution
 from fine_tuning.aws.executions import answer_token
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.aws.training import Training
 from fine_tuning.observation import Observation
 from fine_tuning.run import Run
-
-# SageMaker names a pipeline's jobs pipelines-<execution id>-<step>-<random>.
-_JOB_NAME = re.compile(r"pipelines-([a-z0-9]{12})-.+")
-
-
-def pipeline_execution_id(arn: str) -> str:
-    """`arn:…:pipeline/<name>/execution/<id>` → `<id>`."""
-    return arn.rpartition("/")[2]
-
-
-def pipeline_execution_of_event(event: dict[str, Any]) -> str | None:
-    """The pipeline execution's id in any of SageMaker's three events; None for a job of nobody's pipeline."""
-    detail = event.get("detail", {})
-    if arn := detail.get("pipelineExecutionArn"):
-        return pipeline_execution_id(arn)
-    match = _JOB_NAME.fullmatch(detail.get("TrainingJobName", ""))
-    return match[1] if match else None
 
 
 def watch(
@@ -46,15 +29,8 @@ def watch(
 
     Past the deadline the pipeline execution is stopped; its end then answers the token.
     """
-    records.advance(
-        run.run_id,
-        "TRAINING",
-        {
-            "task_token": token,
-            "pipeline_execution_arn": pipeline_execution_arn,
-            "pipeline_execution_id": pipeline_execution_id(pipeline_execution_arn),
-        },
-    )
+    kept = {"task_token": token, **pipeline_execution.attributes(pipeline_execution_arn)}
+    records.advance(run.run_id, "TRAINING", kept)
     if now >= deadline:
         training.stop(pipeline_execution_arn)
     return _look(run.run_id, pipeline_execution_arn, token, records, training)
@@ -65,7 +41,7 @@ def observe(event: dict[str, Any], records: RunRecords, training: Training) -> O
 
     None for a pipeline execution that no run knows, and after the run's end.
     """
-    execution_id = pipeline_execution_of_event(event)
+    execution_id = pipeline_execution.id_of_event(event)
     run_id = records.run_id_of_pipeline_execution(execution_id) if execution_id else None
     record = records.get(run_id) if run_id else None
     if record is None or record["status"] != "TRAINING":

@@ -112,6 +112,30 @@ def test_an_unknown_command_is_an_error(copy: Copy) -> None:
     assert "unknown command 'frobnicate'" in answer.stderr
 
 
+@pytest.mark.parametrize("name", ["", "frobnicate", "gpu", "gpu/suite", "../dev"])
+def test_an_unknown_benchmark_is_told_before_anything_is_installed(copy: Copy, name: str) -> None:
+    (copy.root / "bench" / "gpu").mkdir(parents=True)
+    for file in ("import_time.py", "gpu/suite.py"):
+        (copy.root / "bench" / file).write_text("")
+    answer = copy("bench", *([name] if name else []))
+    assert answer.returncode == 2
+    assert answer.stderr.strip().endswith("bench needs a NAME: import_time")
+    assert not copy.environments.exists()
+
+
+def test_what_an_installation_leaves_behind_stays_below_dev(copy: Copy, tmp_path: Path) -> None:
+    """uv leaves lock files in $TMPDIR; this one leaves a file whatever it is asked."""
+    programs, temporary = tmp_path / "programs", tmp_path / "tmp"
+    programs.mkdir()
+    temporary.mkdir()
+    (programs / "uv").write_text('#!/bin/sh\n: >"$TMPDIR/uv.lock"\nmkdir -p "$TOOLS"\n')
+    (programs / "uv").chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    copy("sam", PATH=path, TMPDIR=str(temporary), TOOLS=str(copy.environments / "tools" / "bin"))
+    assert list(temporary.iterdir()) == []
+    assert (copy.root / ".dev" / "tmp" / "uv.lock").exists()
+
+
 def test_the_locks_name_no_package_index() -> None:
     for lock in (ROOT / "requirements").glob("*.txt"):
         text = lock.read_text()

@@ -1,5 +1,6 @@
 """Run records are found and followed in a real table."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -10,6 +11,7 @@ import pytest
 from moto import mock_aws
 
 from local.cli import records, runs
+from local.cli.account import Account, place_of
 from local.cli.dataset import Dropped
 from local.cli.failure import CommandError
 
@@ -93,3 +95,31 @@ def test_the_history_lists_the_newest_run_first(table: Any) -> None:
         ("dogs", "FAILED", "The disk was full."),
         ("cats", "COMPLETED", "s3://photos/cats.safetensors"),
     ]
+
+
+def test_a_rejected_run_tells_how_many_problems_its_report_lists(table: Any) -> None:
+    s3 = boto3.client("s3", region_name="us-east-1")
+    s3.create_bucket(Bucket="photos")
+    findings = [{"severity": severity} for severity in ("error", "error", "error", "warning", "note")]
+    s3.put_object(Bucket="photos", Key="runs/cats/report.json", Body=json.dumps({"findings": findings}))
+    put(table, "cats", 2, status="REJECTED", report_uri="s3://photos/runs/cats/report.json")
+    put(table, "dogs", 1, status="REJECTED", report_uri="s3://photos/runs/dogs/report.json")
+    found = records.newest(table, 10)
+    rows = [runs.row(record, runs.problems_of(s3, record)) for record in found]
+    assert [row[-1] for row in rows] == [
+        "3 problems, see s3://photos/runs/cats/report.json",
+        "rejected, see s3://photos/runs/dogs/report.json",
+    ]
+
+
+def test_only_the_reports_of_rejected_runs_are_read(table: Any) -> None:
+    put(table, "cats", 2, status="REJECTED", report_uri="s3://photos/runs/cats/report.json")
+    put(table, "dogs", 1, status="COMPLETED", report_uri="s3://photos/runs/dogs/report.json")
+    read = []
+    shown = runs.table_of(records.newest(table, 10), lambda record: read.append(record["run_id"]) or 1)
+    assert read == ["cats"]
+    assert list(shown.columns[-1].cells) == ["1 problem, see s3://photos/runs/cats/report.json", ""]
+
+
+def test_the_account_and_region_of_a_command_are_said_as_aws_names_them(table: Any) -> None:
+    assert place_of(Account("mine", "eu-west-1")) == "AWS account 123456789012, region eu-west-1, stack mine"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -12,9 +12,10 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 from moto import mock_aws
 
-from fine_tuning.aws import deployment
+from fine_tuning.aws import deployment, sdk
 from tests.functions_data import BUCKET
 
 REGION = "us-east-1"
@@ -116,7 +117,12 @@ def _deploy(monkeypatch: pytest.MonkeyPatch) -> Stack:
     )
     s3.create_bucket(Bucket=BUCKET)
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    _table(dynamodb, "runs", "run_id", index="pipeline_execution_id")
+    _table(
+        dynamodb,
+        "runs",
+        "run_id",
+        {"by-creation": ["record_type", "created_at"], "by-pipeline-execution": ["pipeline_execution_id"]},
+    )
     _table(dynamodb, "idempotency", "id")
     topic = sns.create_topic(Name="kohya-ss-fine-tuning")["TopicArn"]
     inbox = sqs.create_queue(QueueName="inbox")["QueueUrl"]
@@ -132,23 +138,27 @@ def _deploy(monkeypatch: pytest.MonkeyPatch) -> Stack:
     return Stack(s3, dynamodb, sqs, step_functions, inbox)
 
 
-def _table(dynamodb: Any, name: str, key: str, index: str | None = None) -> None:
-    attributes = [key, *([index] if index else [])]
-    optional: dict[str, Any] = {}
-    if index:
-        optional["GlobalSecondaryIndexes"] = [
-            {
-                "IndexName": "by-pipeline-execution",
-                "KeySchema": [{"AttributeName": index, "KeyType": "HASH"}],
-                "Projection": {"ProjectionType": "KEYS_ONLY"},
-            }
-        ]
+def _table(dynamodb: Any, name: str, key: str, indexes: Mapping[str, Sequence[str]] | None = None) -> None:
+    """`indexes`: name → partition key and, where there is one, sort key."""
+    indexes = indexes or {}
+    attributes = [key, *(attribute for keys in indexes.values() for attribute in keys)]
+    secondary = [
+        {
+            "IndexName": index,
+            "KeySchema": [
+                {"AttributeName": attribute, "KeyType": kind}
+                for attribute, kind in zip(keys, ("HASH", "RANGE"), strict=False)
+            ],
+            "Projection": {"ProjectionType": "ALL"},
+        }
+        for index, keys in indexes.items()
+    ]
     dynamodb.create_table(
         TableName=name,
         BillingMode="PAY_PER_REQUEST",
         KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": one, "AttributeType": "S"} for one in attributes],
-        **optional,
+        **({"GlobalSecondaryIndexes": secondary} if secondary else {}),
     )
 
 
@@ -162,3 +172,9 @@ def at(stack: Stack) -> Callable[[datetime], None]:
 
     set_clock(datetime.now(UTC))
     return set_clock
+
+
+@pytest.fixture
+def sagemaker(stack: Stack) -> Iterator[Stubber]:
+    with Stubber(sdk.client("sagemaker")) as stubber:
+        yield stubber

@@ -33,3 +33,10 @@ def planned(
     records.create(run, f"arn:execution:{run_id}")
     records.advance(run_id, "PLANNED", {"plan": SUMMARY})
     return run.as_payload()
+
+
+def starting(stack: Stack, run_id: str = "cats-0123456789ab") -> dict[str, Any]:
+    """A run whose flow is about to start the pipeline, or has just done so."""
+    run = planned(stack, run_id)
+    deployment.deployment(None).records.advance(run_id, "STARTING")
+    return run

@@ -212,7 +212,7 @@ def test_given_files_that_arrive_late_then_the_flow_waits_and_takes_the_toml_of_
     request = {"run": run, "started_at": datetime.now(UTC).isoformat()}
 
     waiting = take_inventory.handler(request, stack.context)
-    assert (waiting["status"], waiting["missing"], waiting["wait_seconds"]) == ("waiting", 5, 5)
+    assert (waiting["status"], waiting["missing"], waiting["wait_seconds"]) == ("waiting", 5, 1)
     assert stack.record(run["run_id"])["status"] == "WAITING_FOR_UPLOAD"
 
     for path, content in {**GOOD, "kohya-sdxl-config.toml": b"network_dim = 4\n"}.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import boto3
 import claim_identity
@@ -37,23 +38,94 @@ def make_repositories(with_source: bool) -> None:
     stubbed.activate()
 
 
-def test_given_an_image_then_it_is_resolved_to_its_digest(stack: Stack) -> None:
-    run = planned(stack)
-    make_repositories(with_source=True)
+def push_image(*tags: str) -> str:
+    """The digest of one image with those tags."""
     ecr = boto3.client("ecr", region_name=REGION)
     manifest = json.dumps({"schemaVersion": 2, "config": {"digest": "sha256:1"}, "layers": []})
-    put = ecr.put_image(
-        repositoryName="kohya-ss-fine-tuning",
-        imageManifest=manifest,
-        imageManifestMediaType="application/vnd.docker.distribution.manifest.v2+json",
-        imageTag="latest",
-    )
+    digest = ""
+    for tag in tags:
+        put = ecr.put_image(
+            repositoryName="kohya-ss-fine-tuning",
+            imageManifest=manifest,
+            imageManifestMediaType="application/vnd.docker.distribution.manifest.v2+json",
+            imageTag=tag,
+        )
+        digest = put["image"]["imageId"]["imageDigest"]
+    return digest
+
+
+def builds() -> list[str]:
+    listed = sdk.client("codebuild").list_builds_for_project(projectName=ENVIRONMENT["BUILD_PROJECT_NAME"])
+    return list(listed["ids"])
+
+
+def test_given_an_image_of_the_wanted_kohya_then_it_is_resolved_to_its_digest(stack: Stack) -> None:
+    run = planned(stack)
+    make_repositories(with_source=True)
+    digest = push_image("c0ffee-v25.2.2", "latest")
 
     answer = resolve_image.handler({"run": run}, stack.context)
 
     assert answer["status"] == "ready"
-    assert answer["image"].endswith(f"/kohya-ss-fine-tuning@{put['image']['imageId']['imageDigest']}")
+    assert answer["image"].endswith(f"/kohya-ss-fine-tuning@{digest}")
+    assert builds() == []
     assert stack.record(run["run_id"])["status"] == "PLANNED"
+
+
+def test_given_an_image_of_another_kohya_then_the_wanted_one_is_built_once(stack: Stack) -> None:
+    run = planned(stack)
+    make_repositories(with_source=True)
+    push_image("c0ffee-v22.6.2", "latest")
+    request: dict[str, str] = {}
+    sdk.client("codebuild").meta.events.register(
+        "before-call.codebuild.StartBuild", lambda params, **_: request.update(body=params["body"].decode())
+    )
+
+    answer = resolve_image.handler({"run": run}, stack.context)
+
+    assert (answer["status"], answer["image"]) == ("building", None)
+    assert builds() == [answer["build_id"]]
+    version = json.loads(request["body"])["environmentVariablesOverride"]
+    assert version == [{"name": "KOHYA_SS_VERSION", "value": "v25.2.2"}]
+
+
+def test_given_a_failed_build_of_another_kohya_then_the_wanted_one_is_built(stack: Stack) -> None:
+    run = planned(stack)
+    make_repositories(with_source=True)
+    with Stubber(sdk.client("codebuild")) as codebuild:
+        codebuild.add_response("list_builds_for_project", {"ids": ["p:1"]})
+        failed = build("p:1", "FAILED", "v22.6.2")
+        codebuild.add_response("batch_get_builds", {"builds": [failed]})
+        codebuild.add_response("start_build", {"build": {"id": "p:2"}})
+        answer = resolve_image.handler({"run": run}, stack.context)
+        codebuild.assert_no_pending_responses()
+    assert (answer["status"], answer["build_id"]) == ("building", "p:2")
+
+
+def test_given_a_failed_build_of_the_wanted_kohya_then_it_is_told(stack: Stack) -> None:
+    run = planned(stack)
+    make_repositories(with_source=True)
+    push_image("c0ffee-v22.6.2", "latest")
+    with Stubber(sdk.client("codebuild")) as codebuild:
+        codebuild.add_response("list_builds_for_project", {"ids": ["p:1"]})
+        codebuild.add_response("batch_get_builds", {"builds": [build("p:1", "FAILED", "v25.2.2")]})
+        assert resolve_image.handler({"run": run}, stack.context)["status"] == "failed"
+
+
+def build(build_id: str, status: str, kohya_version: str) -> dict[str, Any]:
+    """As BatchGetBuilds has it."""
+    variables = [{"name": "KOHYA_SS_VERSION", "value": kohya_version}]
+    return {
+        "id": build_id,
+        "buildStatus": status,
+        "resolvedSourceVersion": "c0ffee",
+        "environment": {
+            "type": "LINUX_CONTAINER",
+            "image": "i",
+            "computeType": "BUILD_GENERAL1_LARGE",
+            "environmentVariables": variables,
+        },
+    }
 
 
 def test_given_source_and_no_image_then_one_build_is_started_and_awaited(stack: Stack) -> None:
@@ -62,11 +134,8 @@ def test_given_source_and_no_image_then_one_build_is_started_and_awaited(stack: 
 
     answer = resolve_image.handler({"run": run}, stack.context)
 
-    builds = sdk.client("codebuild").list_builds_for_project(projectName=ENVIRONMENT["BUILD_PROJECT_NAME"])[
-        "ids"
-    ]
     assert answer["status"] == "building"
-    assert builds == [answer["build_id"]]
+    assert builds() == [answer["build_id"]]
     assert answer["wait_seconds"] > 0
     assert stack.record(run["run_id"])["status"] == "WAITING_FOR_IMAGE"
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,22 +11,14 @@ import observe_training
 import pytest
 import stop_training
 import watch_training
+from botocore.exceptions import ReadTimeoutError
 from botocore.stub import Stubber
 
 from fine_tuning.aws import sdk
 from tests.functions_data import event
 from tests.integration.functions.conftest import Stack
 from tests.integration.functions.runs import planned
-
-PIPELINE = "arn:aws:sagemaker:us-east-1:111122223333:pipeline/kohya-ss-fine-tuning-pipeline"
-EXECUTION = f"{PIPELINE}/execution/a1b2c3d4e5f6"
-JOB = "pipelines-a1b2c3d4e5f6-TrainOnDemand-Xy12Zw34Qr"
-
-
-@pytest.fixture
-def sagemaker(stack: Stack) -> Iterator[Stubber]:
-    with Stubber(sdk.client("sagemaker")) as stubber:
-        yield stubber
+from tests.integration.functions.sagemaker_answers import EXECUTION, JOB, expects_stop, looks
 
 
 @pytest.fixture
@@ -42,31 +32,6 @@ def answered(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, An
 
     monkeypatch.setattr(sdk.client("stepfunctions"), "send_task_success", send)
     return answers
-
-
-def looks(stubber: Stubber, status: str, **job: Any) -> None:
-    """One look: the execution, its steps and its job."""
-    stubber.add_response(
-        "describe_pipeline_execution",
-        {"PipelineExecutionArn": EXECUTION, "PipelineExecutionStatus": status},
-        {"PipelineExecutionArn": EXECUTION},
-    )
-    arn = f"arn:aws:sagemaker:us-east-1:111122223333:training-job/{JOB}"
-    step = {"StepName": "TrainOnDemand", "StepStatus": "Executing", "Metadata": {"TrainingJob": {"Arn": arn}}}
-    stubber.add_response("list_pipeline_execution_steps", {"PipelineExecutionSteps": [step]})
-    now = datetime.now(UTC)
-    described = {
-        "TrainingJobName": JOB,
-        "TrainingJobArn": arn,
-        "ModelArtifacts": {"S3ModelArtifacts": ""},
-        "TrainingJobStatus": "InProgress",
-        "SecondaryStatus": "Training",
-        "ResourceConfig": {"InstanceType": "ml.g5.8xlarge", "InstanceCount": 1, "VolumeSizeInGB": 50},
-        "CreationTime": now - timedelta(minutes=5),
-        "StoppingCondition": {"MaxRuntimeInSeconds": 2400},
-        **job,
-    }
-    stubber.add_response("describe_training_job", described, {"TrainingJobName": JOB})
 
 
 def watch(
@@ -132,6 +97,42 @@ def test_given_metrics_of_the_job_then_the_latest_are_observed(stack: Stack, sag
     assert (seen["step"], seen["total"], seen["loss"], seen["eta_seconds"]) == (7, 60, 0.25, 90)
 
 
+@pytest.mark.parametrize(
+    "code", ["AccessDenied", "ThrottlingException", "InvalidParameterValue", "InternalServiceFault"]
+)
+def test_given_metrics_that_cannot_be_read_then_the_token_is_answered_all_the_same(
+    stack: Stack, sagemaker: Stubber, answered: list[dict[str, Any]], code: str
+) -> None:
+    run = planned(stack)
+    looks(sagemaker, "Succeeded", FinalMetricDataList=[{"MetricName": "train:step", "Value": 60.0}])
+    with Stubber(sdk.client("cloudwatch")) as cloudwatch:
+        cloudwatch.add_client_error("get_metric_data", code)
+        seen = watch(stack, run)
+        cloudwatch.assert_no_pending_responses()
+    assert (seen["step"], seen["loss"]) == (60, None)
+    assert [answer["status"] for answer in answered] == ["Succeeded"]
+
+
+def test_given_cloudwatch_is_out_of_reach_then_the_training_is_watched_all_the_same(
+    stack: Stack, sagemaker: Stubber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(**_: Any) -> dict[str, Any]:
+        raise ReadTimeoutError(endpoint_url="https://monitoring")
+
+    monkeypatch.setattr(sdk.client("cloudwatch"), "get_metric_data", unreachable)
+    looks(sagemaker, "Executing")
+    assert watch(stack, planned(stack))["status"] == "Executing"
+
+
+def test_one_endpoint_that_does_not_answer_leaves_time_within_a_functions_minute(stack: Stack) -> None:
+    settings = sdk.client("sagemaker").meta.config
+    attempts = settings.retries["total_max_attempts"]
+    longest_pauses = sum(2**retry for retry in range(attempts - 1))  # seconds; botocore's standard mode
+    assert settings.retries["mode"] == "standard"
+    assert attempts == 3
+    assert attempts * (settings.connect_timeout + settings.read_timeout) + longest_pauses <= 40
+
+
 @pytest.mark.parametrize("name", ["sagemaker-pipeline-execution", "sagemaker-training-job"])
 def test_given_an_event_of_an_unknown_pipeline_run_then_it_is_ignored(
     stack: Stack, sagemaker: Stubber, name: str
@@ -180,17 +181,6 @@ def test_given_the_deadline_has_passed_then_the_pipeline_execution_is_stopped(
 
     assert watch(stack, run, datetime.now(UTC) - timedelta(seconds=1))["status"] == "Stopping"
     sagemaker.assert_no_pending_responses()
-
-
-def expects_stop(stubber: Stubber) -> None:
-    described = {"PipelineExecutionArn": EXECUTION, "PipelineExecutionStatus": "Executing"}
-    stubber.add_response("describe_pipeline_execution", described, {"PipelineExecutionArn": EXECUTION})
-    token = hashlib.sha256(f"stop {EXECUTION}".encode()).hexdigest()
-    stubber.add_response(
-        "stop_pipeline_execution",
-        {"PipelineExecutionArn": EXECUTION},
-        {"PipelineExecutionArn": EXECUTION, "ClientRequestToken": token},
-    )
 
 
 @pytest.mark.parametrize(

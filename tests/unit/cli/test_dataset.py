@@ -16,6 +16,14 @@ class Bucket:
     def __init__(self) -> None:
         self.keys: list[str] = []
 
+    def get_paginator(self, operation: str) -> "Bucket":
+        assert operation == "list_objects_v2"
+        return self
+
+    def paginate(self, Bucket: str, Prefix: str) -> list[dict[str, Any]]:  # noqa: N803
+        """One key a page, and an empty page as S3 answers where there is nothing."""
+        return [{}, *({"Contents": [{"Key": key}]} for key in self.keys if key.startswith(Prefix))]
+
     def put_object(self, Bucket: str, Key: str, **_: Any) -> dict[str, str]:  # noqa: N803 - boto3's names
         self.keys.append(Key)
         return {"VersionId": f"version-of-{Key}"}
@@ -65,3 +73,14 @@ def test_the_manifest_is_not_always_last(folder: Path) -> None:
         dataset.drop(bucket, "photos", folder, random.Random(seed))
         places.add(bucket.keys.index("datasets/my-cats/manifest.json"))
     assert places == {0, 1, 2, 3}
+
+
+def test_what_an_earlier_drop_left_in_the_bucket_is_named(folder: Path) -> None:
+    bucket = Bucket()
+    assert dataset.left_over(bucket, "photos", folder) == []
+    dataset.drop(bucket, "photos", folder)
+    bucket.keys += ["datasets/my-cats-2/other.jpg", "datasets/my-cats/"]
+    assert dataset.left_over(bucket, "photos", folder) == []
+    (folder / "2_sks cat" / "a.jpg").unlink()
+    (folder / "2_sks cat" / "b.jpg").rename(folder / "2_sks cat" / "c.jpg")
+    assert dataset.left_over(bucket, "photos", folder) == ["2_sks cat/a.jpg", "2_sks cat/b.jpg"]

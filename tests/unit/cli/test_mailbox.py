@@ -9,10 +9,12 @@ from local.cli import mailbox
 from local.cli.failure import CommandError
 
 
-def deliver(folder: Path, name: str, body: str, run_id: str = "cats-1") -> None:
+def deliver(folder: Path, name: str, body: str, run_id: str = "cats-1", kind: str = "") -> None:
     message = EmailMessage()
     message["Subject"] = f"About {name}"
     message["X-Attribute-run_id"] = run_id
+    if kind:
+        message["X-Attribute-kind"] = kind
     message.set_content(body)
     folder.mkdir(exist_ok=True)
     (folder / f"{name}.eml").write_bytes(bytes(message))
@@ -39,3 +41,13 @@ def test_mails_of_other_runs_are_told_apart(tmp_path: Path) -> None:
 def test_a_mail_that_never_comes_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="no e-mail came about cats"):
         mailbox.wait_for(tmp_path, lambda mail: True, "about cats", limit=0.0)
+
+
+def test_the_final_mail_of_a_run_is_not_the_started_one_nor_another_runs(tmp_path: Path) -> None:
+    deliver(tmp_path, "started", "x", kind="started")
+    deliver(tmp_path, "other", "it repeats cats-1", run_id="dogs-2", kind="repeated")
+    assert mailbox.final(tmp_path, "cats-1", limit=0.0) is None
+    deliver(tmp_path, "rejected", "x", kind="rejected")
+    found = mailbox.final(tmp_path, "cats-1", limit=0.0)
+    assert found is not None
+    assert found.subject == "About rejected"

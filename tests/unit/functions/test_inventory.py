@@ -24,9 +24,15 @@ def manifest(**keys: Any) -> Manifest:
     return Manifest.from_document({"version": 1, **keys})
 
 
+FIRST = listed("manifest.json", age=0)
 CASES = [
     # manifest, objects, seconds since the start, expected status, expected missing
-    ({}, [], 0, "complete", 0),
+    ({}, [], 0, "waiting", 0),
+    ({}, [FIRST], 0, "waiting", 0),
+    ({}, [listed("manifest.json", age=59)], 59, "waiting", 0),
+    ({}, [listed("manifest.json", age=60)], 60, "complete", 0),
+    ({}, [FIRST, listed("a.jpg")], 0, "waiting", 0),
+    ({"files": [{"path": "a.jpg"}]}, [FIRST, listed("a.jpg")], 0, "complete", 0),
     ({}, [listed("a.jpg")], 0, "complete", 0),
     ({}, [listed("a.jpg"), listed("b.jpg", age=10)], 0, "waiting", 0),
     ({}, [listed("a.jpg", age=10)], 3600, "complete", 0),
@@ -55,6 +61,38 @@ def test_completeness(
 def test_the_wait_ends_when_the_newest_object_has_settled() -> None:
     state = inventory.completeness([listed("a.jpg", age=20)], manifest(), NOW, NOW, 60, 3600)
     assert 40 <= state.wait_seconds <= 41
+
+
+@pytest.mark.parametrize("settle_seconds", [0, 1, 7, 60, 120])
+@pytest.mark.parametrize("keys", [{}, {"images": 3}], ids=["objects-keep-coming", "images-never-come"])
+def test_a_day_of_waiting_stays_far_below_the_flows_longest_history(
+    settle_seconds: int, keys: dict[str, Any]
+) -> None:
+    day, looks, waits = 24 * 3600, 0, [0]
+    now = NOW
+    while True:
+        fresh = ListedObject(InventoryFile("a.jpg", 1, "e", "v"), now)
+        state = inventory.completeness([fresh], manifest(**keys), NOW, now, settle_seconds, day)
+        if state.status != "waiting":
+            break
+        looks += 1
+        waits.append(state.wait_seconds)
+        now += timedelta(seconds=state.wait_seconds)
+    assert 9 * looks < 14_000
+    assert max(waits) <= 60
+    if not keys:
+        assert waits[1:2] == ([min(settle_seconds, 60)] if settle_seconds else [])
+
+
+def test_a_long_wait_is_looked_at_less_and_less_often() -> None:
+    def wait(waited: int, settle_seconds: int = 60) -> int:
+        started_at = NOW - timedelta(seconds=waited)
+        return inventory.completeness(
+            [], manifest(images=1), started_at, NOW, settle_seconds, 86400
+        ).wait_seconds
+
+    assert [wait(waited) for waited in (0, 50, 100, 600, 7200)] == [5, 5, 10, 60, 60]
+    assert [wait(waited, settle_seconds=2) for waited in (0, 20, 100)] == [2, 2, 10]
 
 
 def test_the_manifest_and_folder_markers_are_no_files_of_the_dataset_but_the_toml_is() -> None:

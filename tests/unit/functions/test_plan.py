@@ -66,6 +66,7 @@ def test_steps_are_never_the_trainers_silent_default() -> None:
         ({"instance_types": ["ml.x9.large"]}, []),
         ({"config": {"max_train_steps": 10_000_000}}, ["runtime-exceeded"]),
         ({"config": {"min_bucket_reso": 5000}}, ["option-invalid"]),
+        ({"privacy": True}, ["privacy-unsupported"]),
         ({"base_model": "s3://elsewhere/models/x/m.safetensors"}, ["base-model-elsewhere"]),
         ({"config": {"network_module": "os"}, "max_cost_usd": 0.01}, ["budget-exceeded", "option-refused"]),
     ],
@@ -110,14 +111,14 @@ def test_the_report_is_what_its_schema_says(toml: bytes | None) -> None:
 
 
 def test_the_pipelines_parameters() -> None:
-    decision = decide(spot=True, base_model=f"s3://{BUCKET}/models/x/m.safetensors")
+    decision = decide(spot=True, base_model=f"s3://{BUCKET}/models/m.safetensors")
     given = {p["Name"]: p["Value"] for p in plan.pipeline_parameters(RUN, decision, LIMITS)}
     assert decision.summary is not None
     runtime = decision.summary["max_runtime_seconds"]
     assert given == {
         "InputS3DatasetLocation": f"s3://{BUCKET}/datasets/cats/",
         "InputS3ConfigurationLocation": f"s3://{BUCKET}/runs/{RUN.run_id}/input/",
-        "InputS3ModelLocation": f"s3://{BUCKET}/models/x/",
+        "InputS3ModelLocation": f"s3://{BUCKET}/models/m.safetensors",
         "OutputS3ModelLocation": f"s3://{BUCKET}/runs/{RUN.run_id}/output/",
         "CheckpointS3Location": f"s3://{BUCKET}/checkpoints/{RUN.run_id}/",
         "TrainingInstanceType": "ml.g5.8xlarge",
@@ -127,6 +128,8 @@ def test_the_pipelines_parameters() -> None:
         "RunId": RUN.run_id,
         "MaxWaitTimeInSeconds": str(2 * runtime),
     }
+    assert decision.plan is not None
+    assert decision.plan["base_model"]["file"] == "m.safetensors"
     on_demand = {p["Name"]: p["Value"] for p in plan.pipeline_parameters(RUN, decide(), LIMITS)}
     assert on_demand["TrainingMode"] == "on-demand"
     assert on_demand["InputS3ModelLocation"] == on_demand["InputS3ConfigurationLocation"]
@@ -161,8 +164,56 @@ def test_a_slower_gpu_takes_longer_and_a_smaller_resolution_less() -> None:
 
 
 def test_the_longest_runtime_is_twice_the_quote_and_half_an_hour() -> None:
-    assert quote.max_runtime_seconds(1000, 86400) == 3800
-    assert quote.max_runtime_seconds(80000, 86400) == 86400
+    assert quote.max_runtime_seconds(quoted(1000), 86400, None) == 3800
+    assert quote.max_runtime_seconds(quoted(80000), 86400, None) == 86400
+
+
+def quoted(seconds: int, usd_per_hour: float | None = 3.06) -> quote.Quote:
+    return quote.Quote("ml.g5.8xlarge", seconds, 1.0, None, usd_per_hour, "2026-09", True, "")
+
+
+@pytest.mark.parametrize("budget", [0.5, 1.0, 2.99])
+def test_the_longest_runtime_is_paid_for_by_the_budget(budget: float) -> None:
+    seconds = quote.max_runtime_seconds(quoted(1000), 86400, budget)
+    assert seconds / 3600 * 3.06 <= budget < (seconds + 1) / 3600 * 3.06
+
+
+def test_a_large_budget_or_an_unknown_price_limits_nothing() -> None:
+    assert quote.max_runtime_seconds(quoted(1000), 86400, 1000) == 3800
+    assert quote.max_runtime_seconds(quoted(1000, usd_per_hour=None), 86400, 1.0) == 3800
+
+
+@pytest.mark.parametrize(("of_manifest", "of_stack"), [(1.0, None), (None, 1.0), (1.0, 9.0), (9.0, 1.0)])
+def test_the_smaller_budget_ends_the_job_and_the_report_says_so(
+    of_manifest: float | None, of_stack: float | None
+) -> None:
+    limits = Limits("v25.2.2", ("ml.g5.8xlarge",), 50, 86400, of_stack)
+    decision = decide(limits=limits, **({} if of_manifest is None else {"max_cost_usd": of_manifest}))
+    assert decision.summary is not None
+    assert decision.summary["max_runtime_seconds"] == 1176  # 1 USD at 3.06 USD an hour
+    (note,) = [finding for finding in decision.findings if finding.code == "budget-kept"]
+    assert "1176 s" in note.message
+    assert "1.00 USD" in note.message
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "accumulation", "steps"),
+    # Two buckets of 10 images in batches of 1 make 20 batches.
+    [
+        ("ml.g5.8xlarge", 1, 20),
+        ("ml.p4d.24xlarge", 1, 3),
+        ("ml.p5.48xlarge", 2, 2),
+        ("ml.g5.8xlarge", 3, 7),
+        ("ml.x9.large", 1, 20),
+    ],
+)
+def test_the_gpus_of_an_instance_share_the_batches(instance_type: str, accumulation: int, steps: int) -> None:
+    config = {"train_batch_size": 1, "max_train_epochs": 1, "gradient_accumulation_steps": accumulation}
+    decision = decide(config=config, instance_types=[instance_type])
+    assert decision.summary is not None
+    assert decision.summary["total_steps"] == steps
+    assert decision.config is not None
+    assert decision.config["max_train_steps"] == steps
 
 
 def test_base_models() -> None:

@@ -1,0 +1,62 @@
+"""What SageMaker says when it grants no instance, or no more time: quotas, capacity, time limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+# "The account-level service limit 'ml.g5.8xlarge for spot training job usage' is 0 Instances, with current …"
+_QUOTA = re.compile(r"ResourceLimitExceeded|account-level service limit", re.IGNORECASE)
+_QUOTA_NAME = re.compile(r"(ml\.[a-z0-9-]+\.[a-z0-9]+) for (spot )?training job usage")
+_CAPACITY = re.compile(r"CapacityError|insufficient\s*capacity", re.IGNORECASE)
+_RUNTIME = re.compile(r"MaxRuntime(InSeconds)?\s*Exceeded|exceeded\s+MaxRuntimeInSeconds", re.IGNORECASE)
+_WAIT = re.compile(r"MaxWaitTime(InSeconds)?\s*Exceeded|exceeded\s+MaxWaitTimeInSeconds", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ServiceLimit:
+    """A limit that was met, and what to do. `cause` None: SageMaker's own words say it."""
+
+    remedy: str
+    cause: str | None = None
+
+
+def service_limit(reason: str, observation: Mapping[str, Any] | None) -> ServiceLimit | None:
+    """The limit that ended a training, if it was one.
+
+    Args:
+        reason: SageMaker's words, one line; what a container wrote is its own affair.
+        observation: of docs/contracts.md. Its secondary status alone tells of a time limit.
+    """
+    seen = observation or {}
+    text = f"{reason} {seen.get('secondary_status') or ''}"
+    if _QUOTA.search(text):
+        return ServiceLimit(
+            f"Ask for a higher quota '{_quota_name(text, seen)}' in Service Quotas (Amazon SageMaker), "
+            "or name another instance type."
+        )
+    if _CAPACITY.search(text):
+        spot = ', set "spot": false' if seen.get("spot") else ""
+        return ServiceLimit(f"Try again later{spot}, or name another instance type in `instance_types`.")
+    if _WAIT.search(text):
+        return ServiceLimit(
+            'Set "spot": false, name another instance type, or raise MaxTrainingRuntimeInSeconds of the stack.',
+            "The wait for spot capacity and the training together reached their time limit.",
+        )
+    if _RUNTIME.search(text):
+        return ServiceLimit(
+            "Allow more time (MaxTrainingRuntimeInSeconds of the stack, max_cost_usd), train fewer steps, or "
+            "name a faster instance type.",
+            "The training reached its time limit.",
+        )
+    return None
+
+
+def _quota_name(text: str, observation: Mapping[str, Any]) -> str:
+    """As Service Quotas lists it."""
+    if match := _QUOTA_NAME.search(text):
+        return match[0]
+    instance_type = observation.get("instance_type") or "<instance type>"
+    return f"{instance_type} for {'spot ' if observation.get('spot') else ''}training job usage"

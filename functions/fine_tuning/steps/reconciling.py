@@ -1,0 +1,62 @@
+"""Compares the runs in flight with their flows: events are best effort, a GPU job is paid for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from fine_tuning.aws.executions import ending_of
+from fine_tuning.aws.mail import Mail
+from fine_tuning.aws.run_records import RunRecords
+from fine_tuning.aws.training import Training
+from fine_tuning.errors import FineTuningError, RunsNotReconciledError
+from fine_tuning.steps.stopping import end
+
+# No flow runs longer than 30 days (statemachine/fine_tuning.asl.yaml); the rest is for what was missed then.
+_OLDEST = timedelta(days=35)
+# A record is written before its execution is started.
+_YOUNGEST = timedelta(minutes=5)
+
+
+def reconcile(
+    now: datetime, pipeline_name: str, records: RunRecords, training: Training, mail: Mail
+) -> dict[str, Any]:
+    """Ends every run in flight whose flow is over, as the event of that end would have.
+
+    Raises RunsNotReconciledError for those that could not be compared, after all the others.
+    """
+    runs = records.in_flight(now - _OLDEST, now - _YOUNGEST)
+    ended: list[str] = []
+    problems: dict[str, Exception] = {}
+    for record in runs:
+        try:
+            if _ends(record, pipeline_name, records, training, mail):
+                ended.append(record["run_id"])
+        except Exception as problem:
+            problems[record["run_id"]] = problem
+    if problems:
+        raise _not_reconciled(problems, len(runs)) from next(iter(problems.values()))
+    return {"looked_at": len(runs), "ended": ended}
+
+
+def _ends(
+    record: Mapping[str, Any], pipeline_name: str, records: RunRecords, training: Training, mail: Mail
+) -> bool:
+    ending = ending_of(record["execution_arn"])
+    if ending is None:
+        return False
+    end(record["run_id"], ending, pipeline_name, records, training, mail)
+    return True
+
+
+def _not_reconciled(problems: Mapping[str, Exception], looked_at: int) -> RunsNotReconciledError:
+    """Of all problems, with the remedy of the first."""
+    first = next(iter(problems.values()))
+    causes = "; ".join(
+        f"{run_id}: {problem.cause if isinstance(problem, FineTuningError) else repr(problem)}"
+        for run_id, problem in problems.items()
+    )
+    remedy = first.remedy if isinstance(first, FineTuningError) else "Mend the code."
+    cause = f"{len(problems)} of {looked_at} runs could not be compared with their flows ({causes})."
+    return RunsNotReconciledError(cause, remedy)
