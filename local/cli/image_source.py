@@ -23,7 +23,7 @@ BRANCH = "main"
 NOT_SOURCE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 SECONDS_TO_START_BUILDING = 60.0
 SECONDS_TO_BUILD = 2 * 3600.0
-WITHOUT_RUN = "RUN steps were not executed"
+WITHOUT_RUN = "RUN steps were not executed: "
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def wait_for_image(
     if not details:
         raise CommandError(f"the build succeeded, but ECR holds no image tagged {tag}")
     uri = ecr.describe_repositories(repositoryNames=[repository])["repositories"][0]["repositoryUri"]
-    remarks = [line for line in log_of(account, build).splitlines() if WITHOUT_RUN in line]
+    remarks = [line for line in log_of(account, build).splitlines() if line.startswith(WITHOUT_RUN)]
     return Image(
         f"{uri}@{details[0]['imageDigest']}", commit, build["id"], remarks[0].strip() if remarks else ""
     )

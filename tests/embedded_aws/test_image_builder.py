@@ -313,7 +313,7 @@ def test_a_layer_cannot_leave_the_images_folder(aws: RunningEmbeddedAws, unique:
     reference = Reference(REGISTRY, "us-east-1", unique, "one", None)
     image_store.push(ecr, reference, image)
 
-    with pytest.raises(tarfile.OutsideDestinationError):
+    with pytest.raises(image_store.ImageNotFoundError, match="outside the image"):
         image_store.extract(ecr, reference, aws.endpoint, tmp_path / "images")
 
     assert list((tmp_path / "images").iterdir()) == []

@@ -48,6 +48,7 @@ def test_the_demo_ends_in_a_model_and_an_email(tmp_path: Path) -> None:
     demo = _demo(tmp_path)
     output, _ = demo.communicate(timeout=240)
     assert demo.returncode == 0, output
+    assert "\nRUN steps were not executed: " in output
     assert "REHEARSAL" in output
     assert "Completed (rehearsal)" in output
     assert "\nNO " not in output

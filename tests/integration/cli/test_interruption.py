@@ -68,6 +68,8 @@ class Command:
             },
             stdout=subprocess.PIPE,
             text=True,
+            # A shell starts what it puts into the background with SIGINT ignored, and these tests with it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def line(self) -> str:

@@ -14,7 +14,9 @@ def change(status: str, second: int) -> dict[str, str]:
 
 def shown(records: list[dict[str, Any]], terminal: bool = False) -> str:
     output = io.StringIO()
-    RunView(Console(file=output, force_terminal=terminal, width=150)).follow(records)
+    # A terminal of its own, whatever TERM says where the tests run.
+    console = Console(file=output, force_terminal=terminal, width=150, _environ={"TERM": "xterm-256color"})
+    RunView(console).follow(records)
     return output.getvalue()
 
 
