@@ -59,7 +59,8 @@ class Command:
             [sys.executable, "-c", COMMAND],
             cwd=folder,
             env={
-                **os.environ,
+                # Not measured: coverage starts in a .pth file, in which Python swallows a KeyboardInterrupt.
+                **{name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
                 "TMPDIR": str(self.temporary),
                 "EMBEDDED_AWS_PYTHON": str(stand_in),
                 "PYTHONPATH": str(ROOT),
