@@ -43,6 +43,7 @@ class TrainingJobStep(ConfigurableRetryStep):  # type: ignore[misc] # the SDK is
 
     @property
     def properties(self) -> None:
+        """Demanded by the SDK's abstract Step."""
         raise NotImplementedError("no step of this pipeline reads another's properties")
 
 

@@ -33,7 +33,7 @@ def observed(handler: Handler) -> Handler:
             logger.append_keys(run_id=run_id)
         try:
             answer = handler(event, context)
-        except Exception as failure:
+        except Exception as failure:  # whatever it is: logged with the run, counted, and raised again
             remedy = failure.remedy if isinstance(failure, FineTuningError) else "Mend the code."
             logger.exception("The step failed", remedy=remedy)
             _count(type(failure).__name__)

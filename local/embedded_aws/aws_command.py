@@ -31,6 +31,7 @@ def main(words: Sequence[str]) -> int:
         return USAGE_STATUS
     service, operation = positional[:2]
     try:
+        # boto3's overloads know each service by a literal name; here the name is a variable.
         client = boto3.client(
             service,  # type: ignore[call-overload]
             region_name=(options.get("--region") or [os.environ.get("AWS_REGION", "us-east-1")])[0],

@@ -74,7 +74,7 @@ class BuildRun:
         except PhaseError as error:
             self._end("FAILED", str(error))
             status = "FAILED"
-        except Exception as error:
+        except Exception as error:  # a fault of the emulator ends the build, as CodeBuild's own would
             log.exception("build %s", self._build["id"])
             self._end("FAULT", str(error))
         finally:

@@ -196,7 +196,7 @@ def watch(metadata: Mapping[str, Any]) -> None:
                     )
         except FileNotFoundError:  # deleted meanwhile
             pass
-        except Exception:
+        except Exception:  # the thread that hears of pushes must outlive one that it cannot tell
             log.exception("a push to %s", metadata["repositoryName"])
         time.sleep(WATCH_SECONDS)
 

@@ -184,7 +184,7 @@ class PipelineExecution:
             self.move_step(step, "Stopped")
         except (StepFailedError, RequestError) as error:
             self.move_step(step, "Failed", FailureReason=str(error)[:REASON_LENGTH])
-        except Exception as error:
+        except Exception as error:  # a fault of the emulator fails the step instead of leaving it Executing
             log.exception("step %s of %s", step["Name"], self.arn)
             self.move_step(step, "Failed", FailureReason=f"InternalError: {error}"[:REASON_LENGTH])
         else:

@@ -125,7 +125,7 @@ def in_background(function: Callable[..., object], *arguments: object) -> thread
     def run() -> None:
         try:
             function(*arguments)
-        except Exception:
+        except Exception:  # nobody waits for this thread, so its log is all that would tell
             log.exception("%s failed in the background", getattr(function, "__qualname__", function))
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True)

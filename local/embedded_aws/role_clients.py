@@ -51,9 +51,9 @@ class RoleClients:
         self._clients: dict[str, Any] = {}
 
     def client(self, service: str) -> Any:
-        with (
-            _clients_are_made_one_at_a_time
-        ):  # boto3's default session is not safe to share while it makes clients
+        # boto3's default session is not safe to share while it makes clients; its overloads know each service
+        # by a literal name, here the name is a variable.
+        with _clients_are_made_one_at_a_time:
             if service not in self._clients:
                 self._clients[service] = boto3.client(
                     service,  # type: ignore[call-overload]

@@ -160,5 +160,5 @@ def stop_children() -> None:
     for function in AT_SHUTDOWN:
         try:
             function()
-        except Exception:
+        except Exception:  # what is left to stop must be stopped all the same
             logging.getLogger("embedded_aws").exception("%r failed at shutdown", function)

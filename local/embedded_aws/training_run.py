@@ -68,7 +68,7 @@ class TrainingRun:
             self._fail(str(error))
         except (ImageNotFoundError, training_storage.EmptyPrefixError) as error:
             self._fail(f"ClientError: {error}")
-        except Exception:
+        except Exception:  # a fault of the emulator ends the job, as SageMaker's own would
             log.exception("training job %s", job.name)
             for line in traceback.format_exc().splitlines():
                 self._log.add(line)

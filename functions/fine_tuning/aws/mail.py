@@ -69,6 +69,7 @@ class Mail:
                 TopicArn=self._topic_arn,
                 Subject=message.subject,
                 Message=message.body,
+                # A dict of plain strings is what the stub's TypedDict describes, but not of its type.
                 MessageAttributes=attributes,  # type: ignore[arg-type]
             )
         return answer["MessageId"]

@@ -33,7 +33,7 @@ def reconcile(
         try:
             if _ends(record, pipeline_name, records, training, mail):
                 ended.append(record["run_id"])
-        except Exception as problem:
+        except Exception as problem:  # one run must not hide the others; all are raised together below
             problems[record["run_id"]] = problem
     if problems:
         raise _not_reconciled(problems, len(runs)) from next(iter(problems.values()))
