@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
-Severity = Literal["error", "warning", "note"]
+from fine_tuning.catalogue import CATALOGUE, Severity
+
 _WEIGHT: dict[str, int] = {"error": 0, "warning": 1, "note": 2}
 
 
@@ -16,7 +17,7 @@ class Finding:
     """One problem, in one file.
 
     Attributes:
-        code: stable name that tools can count, e.g. `image-unreadable`.
+        code: stable name that tools can count, e.g. `image-unreadable`; one of the catalogue.
         severity: an error rejects the dataset; a warning and a note do not.
         path: relative to the manifest's folder; `manifest.json` itself, or empty for the dataset as a whole.
         message: what is wrong, one sentence.
@@ -28,6 +29,11 @@ class Finding:
     path: str
     message: str
     remedy: str
+
+    def __post_init__(self) -> None:
+        meaning = CATALOGUE.get(self.code)
+        if meaning is None or self.severity not in meaning.severities:
+            raise ValueError(f"No finding is a {self.severity} with the code '{self.code}' (catalogue.py).")
 
     def as_document(self) -> dict[str, str]:
         return asdict(self)

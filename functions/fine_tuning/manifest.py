@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from fine_tuning import strict_json
 from fine_tuning.findings import Finding, error
@@ -26,6 +27,7 @@ DEFAULT_PRESET = "sdxl-character"
 DEFAULT_REPEATS = 10
 _SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")
 _SHOWN_VALUE = 80  # characters of a bad value that a message repeats
+_PERCENT_DECODINGS = 4  # a path that is still encoded after so many rounds means harm
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def _misplaced_paths(files: Any) -> list[Finding]:
     What is no list of paths is the schema's business.
     """
     findings: list[Finding] = []
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for number, declared in enumerate(files if isinstance(files, list) else ()):
         path = declared.get("path") if isinstance(declared, dict) else None
         if not isinstance(path, str) or not path:
@@ -188,15 +190,42 @@ def _misplaced_paths(files: Any) -> list[Finding]:
             findings.append(
                 error("manifest-path-outside", MANIFEST_NAME, f"{where} leaves the dataset.", remedy)
             )
-        elif path in seen:
+            continue
+        other = seen.get(same_name(path))
+        if other == path:
             message = f"{where} is declared twice."
             findings.append(error("manifest-path-repeated", MANIFEST_NAME, message, "Declare it once."))
-        seen.add(path)
+        elif other is not None:
+            message = (
+                f"{where} differs from '{other[:_SHOWN_VALUE]}' only in case or in how accents are written."
+            )
+            remedy = "Rename one of the two files."
+            findings.append(error("manifest-path-ambiguous", MANIFEST_NAME, message, remedy))
+        seen.setdefault(same_name(path), path)
     return findings
 
 
+def same_name(path: str) -> str:
+    """Equal for paths that a disk may take for one: case is folded, accents are composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
 def is_inside(path: str) -> bool:
-    """Whether a relative S3 path stays below its prefix, also when it becomes a path on a disk."""
+    """Whether a relative S3 path stays below its prefix, also when it becomes a path on a disk.
+
+    And when somebody decodes it: '%2e%2e/' is refused, '100%.jpg' is not.
+    """
+    decoded = path
+    for _ in range(_PERCENT_DECODINGS):
+        if not _is_plain(decoded):
+            return False
+        if (again := unquote(decoded)) == decoded:
+            return True
+        decoded = again
+    return False
+
+
+def _is_plain(path: str) -> bool:
     parts = path.split("/")
     if PurePosixPath(path).is_absolute() or "\\" in path or any(part in ("", ".", "..") for part in parts):
         return False

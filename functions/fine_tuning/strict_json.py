@@ -27,7 +27,7 @@ def parse(content: bytes) -> Any:
         raise NotStrictJsonError("json-not-utf8", f"byte {cause.start + 1} is not UTF-8") from cause
     _refuse_deep_nesting(text)
     try:
-        return json.loads(text, object_pairs_hook=_refuse_repeated_keys, parse_constant=_refuse_constant)
+        document = json.loads(text, object_pairs_hook=_refuse_repeated_keys, parse_constant=_refuse_constant)
     except json.JSONDecodeError as cause:
         message = f"line {cause.lineno}, column {cause.colno}: {cause.msg}"
         raise NotStrictJsonError("json-invalid", message) from cause
@@ -35,6 +35,18 @@ def parse(content: bytes) -> Any:
         raise
     except (RecursionError, ValueError) as cause:  # a number of thousands of digits is a ValueError
         raise NotStrictJsonError("json-invalid", "a value is too large to be read") from cause
+    _refuse_half_characters(text, document)
+    return document
+
+
+def _refuse_half_characters(text: str, document: Any) -> None:
+    """An escape such as \\ud83d without its second half is no character and cannot be written anywhere."""
+    if "\\u" not in text:
+        return
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as cause:
+        raise NotStrictJsonError("json-invalid", "an escape \\u… is half of a character") from cause
 
 
 def _refuse_deep_nesting(text: str) -> None:

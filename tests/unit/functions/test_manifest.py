@@ -23,6 +23,7 @@ BAD = [
     (b'{"version": 1, "max_cost_usd": -Infinity}', "manifest-json-not-a-number", "-Infinity"),
     (b"[" * 100_000, "manifest-json-too-deep", "nested"),
     (b'{"version": ' + b"1" * 5000 + b"}", "manifest-json-invalid", "too large"),
+    (b'{"version": 1, "licence": "\\ud83d"}', "manifest-json-invalid", "half of a character"),
     (b"[1]", "manifest-not-an-object", "a list"),
     (b"null", "manifest-not-an-object", "null"),
     (b"{}", "manifest-invalid", "version"),
@@ -32,6 +33,29 @@ BAD = [
     (b'{"version": 1, "files": [{"path": "/etc/passwd"}]}', "manifest-path-outside", "leaves the dataset"),
     (b'{"version": 1, "files": [{"path": "a/../../b"}]}', "manifest-path-outside", "/files/0/path"),
     (b'{"version": 1, "files": [{"path": "a\\\\b"}]}', "manifest-path-outside", "leaves the dataset"),
+    (b'{"version": 1, "files": [{"path": "%2e%2E/b"}]}', "manifest-path-outside", "leaves the dataset"),
+    (
+        b'{"version": 1, "files": [{"path": "%252e%252e%252fb"}]}',
+        "manifest-path-outside",
+        "leaves the dataset",
+    ),
+    (b'{"version": 1, "files": [{"path": "a%00.jpg"}]}', "manifest-path-outside", "leaves the dataset"),
+    (b'{"version": 1, "files": [{"path": "a\\u0000.jpg"}]}', "manifest-path-outside", "leaves the dataset"),
+    (
+        b'{"version": 1, "files": [{"path": "s3://other/a.jpg"}]}',
+        "manifest-path-outside",
+        "leaves the dataset",
+    ),
+    (
+        '{"version": 1, "files": [{"path": "caf\u00e9"}, {"path": "cafe\u0301"}]}'.encode(),
+        "manifest-path-ambiguous",
+        "/files/1/path",
+    ),
+    (
+        b'{"version": 1, "files": [{"path": "a.jpg"}, {"path": "A.JPG"}]}',
+        "manifest-path-ambiguous",
+        "'a.jpg'",
+    ),
     (b'{"version": 1, "files": [{"path": "a"}, {"path": "a"}]}', "manifest-path-repeated", "/files/1/path"),
     (b'{"version": 1, "files": [{"path": "a"}], "images": 1}', "manifest-invalid", "`files` and `images`"),
     (b'{"version": 1, "repeats": 0}', "manifest-invalid", "/repeats"),
@@ -107,6 +131,14 @@ def test_the_functions_copy_of_the_schema_is_the_schema() -> None:
     assert (REPOSITORY / "functions/fine_tuning/manifest.schema.json").read_bytes() == original
     jsonschema_rs.meta.validate(json.loads(original))
     jsonschema_rs.meta.validate(json.loads((EVENTS / "report.schema.json").read_bytes()))
+
+
+def test_a_percent_sign_in_a_name_is_only_a_percent_sign() -> None:
+    accepted, findings = manifest.judge(
+        b'{"version": 1, "files": [{"path": "100% cat.jpg"}, {"path": "a%20b.jpg"}]}'
+    )
+    assert findings == []
+    assert accepted is not None
 
 
 @given(st.binary(max_size=200))

@@ -1,0 +1,237 @@
+"""Every code that a finding may have: the one list. docs/findings.md is written from it.
+
+A finding with another code, or with a severity that its code never has, cannot be made (findings.Finding).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True)
+class Code:
+    """What a code means.
+
+    Attributes:
+        severities: those that it may have, the usual one first.
+        cause: what is wrong, and what would come of it on the GPU.
+        remedy: what to change.
+    """
+
+    severities: tuple[Severity, ...]
+    cause: str
+    remedy: str
+
+
+def _error(cause: str, remedy: str) -> Code:
+    return Code(("error",), cause, remedy)
+
+
+def _warning(cause: str, remedy: str) -> Code:
+    return Code(("warning",), cause, remedy)
+
+
+def _note(cause: str, remedy: str = "Nothing to do.") -> Code:
+    return Code(("note",), cause, remedy)
+
+
+_MANIFEST = {
+    "manifest-too-large": _error(
+        "manifest.json has more than 1 MiB.", "Leave out `files`, or give `images`, their number, instead."
+    ),
+    "manifest-json-byte-order-mark": _error(
+        "The file begins with a byte order mark, which JSON does not know.",
+        "Save it as UTF-8 without byte order mark.",
+    ),
+    "manifest-json-not-utf8": _error("The file is not UTF-8.", "Save it as UTF-8."),
+    "manifest-json-invalid": _error(
+        "The file is not JSON, or a number in it is too long to be read.",
+        "Correct it at the line and column that the message names.",
+    ),
+    "manifest-json-too-deep": _error(
+        "Values are nested more than 32 deep.",
+        "Write the manifest as its schema shows; it needs four levels.",
+    ),
+    "manifest-json-repeated-key": _error(
+        "One key appears twice in an object; readers of JSON disagree about which counts.",
+        "Keep one of the two.",
+    ),
+    "manifest-json-not-a-number": _error(
+        "NaN or Infinity stands where JSON has no such number.", "Write a finite number."
+    ),
+    "manifest-not-an-object": _error("The document is no object.", 'Begin with {"version": 1}.'),
+    "manifest-unknown-key": _error(
+        "A key is not one of the manifest's; it would do nothing.", "Correct or remove it."
+    ),
+    "manifest-invalid": _error(
+        "A value is not what its key takes, or two keys exclude each other.",
+        "Give what events/manifest.schema.json describes.",
+    ),
+    "manifest-path-outside": _error(
+        "A declared path leaves the dataset's folder: absolute, with `.` or `..`, an address of a bucket, "
+        "percent-encoded, with a backslash or a control character.",
+        "Write the path relative to the manifest, as the file is named, with forward slashes.",
+    ),
+    "manifest-path-repeated": _error("A path is declared twice.", "Declare it once."),
+    "manifest-path-ambiguous": _error(
+        "Two declared paths differ only in case or in how Unicode writes an accent: on many disks they are "
+        "one file.",
+        "Rename one of the two files.",
+    ),
+}
+
+_UPLOAD = {
+    "file-missing": _error(
+        "A declared file never arrived.", "Upload it beside the manifest, then drop the manifest again."
+    ),
+    "images-missing": _error(
+        "Fewer images arrived than `images` announces.",
+        "Upload the rest, or correct `images`, then drop the manifest again.",
+    ),
+    "file-size-differs": _error(
+        "A file has another size than the manifest declares.", "Upload it again, or correct the manifest."
+    ),
+    "file-digest-differs": _error(
+        "A file has another sha256 than the manifest declares.", "Upload it again, or correct the manifest."
+    ),
+    "file-too-large": _error(
+        "A file is larger than any image or caption need be; it is not read.",
+        "Scale the image down, or move the file out of the dataset.",
+    ),
+}
+
+_IMAGES = {
+    "image-empty": _error("The file has no bytes.", "Upload the image again."),
+    "image-unreadable": _error(
+        "The content is no image, or a damaged one; the trainer would stop at it.",
+        "Export it again as JPEG, PNG, WebP or BMP.",
+    ),
+    "image-truncated": _error(
+        "The image ends too early; the trainer would stop at it while it caches latents.",
+        "Export and upload it again.",
+    ),
+    "image-too-large": _error(
+        "The image claims more pixels than can be decoded in bounded memory.", "Scale it down."
+    ),
+    "image-format-unsupported": _error(
+        "The format is none that the trainer reads (HEIC, AVIF, SVG, PDF, GIF, TIFF and the like).",
+        "Save it as JPEG, PNG, WebP or BMP.",
+    ),
+    "image-extension-differs": _warning(
+        "The name's extension is that of another format; the trainer reads the content all the same.",
+        "Rename the file.",
+    ),
+    "image-too-small": _warning(
+        "The image is smaller than its aspect bucket and is enlarged.", "Use a larger one."
+    ),
+    "image-name-shared": _warning(
+        "Images share one name before the extension, and so one caption.",
+        "Give each image a name of its own.",
+    ),
+}
+
+_CAPTIONS = {
+    "caption-missing": _warning(
+        "An image has no caption; the trainer takes the folder's token instead.",
+        "Add a .txt file of the same name with a sentence that describes the image.",
+    ),
+    "caption-empty": _warning("A caption says nothing.", "Describe the image, or delete the file."),
+    "caption-not-utf8": _error("A caption is not UTF-8; the trainer would stop at it.", "Save it as UTF-8."),
+    "caption-without-image": _warning(
+        "A caption has no image beside it; it is not used.", "Upload its image, or remove the caption."
+    ),
+    "caption-repeated": _warning(
+        "An image has several captions; one is used.", "Remove those that are not meant."
+    ),
+}
+
+_LAYOUT = {
+    "dataset-without-images": _error(
+        "No image lies where training images are looked for.",
+        "Put images beside the manifest or into <repeats>_<token> folders.",
+    ),
+    "dataset-without-captions": _error(
+        "None of the images has a caption.", "Put a .txt file of the same name beside each image."
+    ),
+    "layout-unclear": _error(
+        "Images lie in several folders, none of which says how often to repeat its images.",
+        "Name each folder <repeats>_<token>, or put all images beside the manifest.",
+    ),
+    "file-outside-layout": _warning(
+        "No folder that is trained on holds the file; it is not used.",
+        "Move it into a folder named <repeats>_<token>.",
+    ),
+    "file-not-used": _warning(
+        "The file is neither an image nor a caption; it is not used.",
+        "Remove it, or rename it if it is one.",
+    ),
+}
+
+_CONFIGURATION = {
+    "config-too-large": _error("The configuration has more than 1 MiB.", "Leave only Kohya's options in it."),
+    "config-not-toml": _error(
+        "The configuration is not TOML.", "Correct it at the place that the message names."
+    ),
+    "option-unknown": _warning(
+        "The trainer has no such option; it does nothing, and the trainer would not say so.",
+        "Correct or remove it.",
+    ),
+    "option-invalid": _error(
+        "A value is of another type, or outside what the trainer takes or can work with.",
+        "Give the option another value, or remove it.",
+    ),
+    "option-refused": _error(
+        "The option imports code by name, uploads, holds a secret, names a file of the training machine, or "
+        "ends the job before it trains.",
+        "Remove it.",
+    ),
+    "option-overridden": _note("The option is set by the application; what it says is not used."),
+    "options-contradict": _error("Options that the trainer refuses together.", "Remove one of them."),
+}
+
+_PLAN = {
+    "steps-planned": _note(
+        "Nothing says how long to train, so epochs were planned: never the trainer's silent 1600 steps.",
+        "Set max_train_epochs or max_train_steps in `config` for another length.",
+    ),
+    "base-model-elsewhere": _error(
+        "The base model lies in a bucket that the training job cannot read.",
+        "Copy it below models/ of this bucket.",
+    ),
+    "base-model-missing": _error(
+        "There is no base model at the address.", "Upload it there, or correct `base_model`."
+    ),
+    "privacy-unsupported": _error(
+        "`privacy` is asked for, which the container does not act on yet.", "Remove it from the manifest."
+    ),
+    "price-unknown": Code(
+        ("warning", "error"),
+        "No price of the instance type is known, so the cost cannot be quoted; an error where there is a budget.",
+        "Name another instance type, or set no budget.",
+    ),
+    "budget-exceeded": _error(
+        "The quote is above the budget of the manifest or of the stack.",
+        "Train fewer steps, name a cheaper instance type, or raise max_cost_usd.",
+    ),
+    "budget-kept": _note("The job is ended before it can cost more than the budget."),
+    "runtime-exceeded": _error(
+        "The quote is above the longest job that the stack allows.",
+        "Train fewer steps, name a faster instance type, or raise MaxTrainingRuntimeInSeconds.",
+    ),
+    "spot-quote": _note("The quote is at the on-demand price; spot costs less."),
+}
+
+AREAS: Mapping[str, Mapping[str, Code]] = {
+    "Manifest": _MANIFEST,
+    "Upload": _UPLOAD,
+    "Images": _IMAGES,
+    "Captions": _CAPTIONS,
+    "Layout": _LAYOUT,
+    "Kohya configuration": _CONFIGURATION,
+    "Plan and quote": _PLAN,
+}
+CATALOGUE: Mapping[str, Code] = {code: meaning for area in AREAS.values() for code, meaning in area.items()}
