@@ -22,11 +22,11 @@ _WHERE = {
 }
 # error name → what to do, where the failure itself does not say.
 _REMEDIES = {
-    "ImageBuildFailed": "Read the build's log in CodeBuild, then mend and push: ./dev push-image-source.",
+    "ImageBuildFailed": "Read the build's log in CodeBuild, mend container/, then ./dev push-image-source.",
     "SageMaker.ResourceLimitExceededException": "Ask for a higher quota of pipeline executions, or wait.",
     "States.Timeout": "Look at the execution in Step Functions for the state that took too long.",
 }
-_RUN_ANEW = "Drop manifest.json again to run it anew."
+_RUN_ANEW = "Nothing, or run it again."
 _LOOK_AT_THE_JOB = "Read the training job's log in CloudWatch."
 _LOOK_AT_THE_EXECUTION = "Look at the execution in Step Functions; it shows every step."
 
@@ -80,7 +80,9 @@ def of_stop(observation: Mapping[str, Any]) -> Failure:
     )
 
 
-def of_ended_execution(status: str, cause: str | None) -> Failure:
+def of_ended_execution(
+    status: str, cause: str | None, observation: Mapping[str, Any] | None = None
+) -> Failure:
     """Of a flow that ended without having told its user; `status` is that of its Ending (aws/executions.py)."""
     causes = {
         "ABORTED": "The flow was aborted by a person.",
@@ -93,6 +95,7 @@ def of_ended_execution(status: str, cause: str | None) -> Failure:
         where="before it was done",
         cause=causes.get(status) or said or "The flow failed without a cause.",
         remedy=remedy or (_RUN_ANEW if status == "ABORTED" else _LOOK_AT_THE_EXECUTION),
+        observation=observation,
     )
 
 

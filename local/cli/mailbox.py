@@ -11,6 +11,7 @@ from pathlib import Path
 from local.cli.failure import CommandError
 
 ATTRIBUTE = "X-Attribute-"
+ON_THE_WAY = frozenset({"waiting", "started", "progress"})  # kinds after which a run goes on
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ def about(mails: list[Mail], run_id: str) -> list[Mail]:
 
 
 def is_final(mail: Mail, run_id: str) -> bool:
-    """The `started` e-mail is the one that is not; a mail of another run may name this one."""
-    return mail.attributes.get("run_id") == run_id and mail.attributes.get("kind") != "started"
+    """Whether it tells how the run ended; a mail of another run may name this one."""
+    return mail.attributes.get("run_id") == run_id and mail.attributes.get("kind") not in ON_THE_WAY
 
 
 def final(mailbox: Path, run_id: str, limit: float = 15.0) -> Mail | None:

@@ -29,10 +29,10 @@ class Mail:
         self._table = idempotency_table
         self._context = context
 
-    def send_once(self, run_id: str, message: Message) -> str:
+    def send_once(self, message: Message) -> str:
         """The SNS message id.
 
-        Of this publication, or of the one that happened before for this run and kind.
+        Of this publication, or of the one that happened before for the same identity.
         """
         from aws_lambda_powertools.utilities.idempotency import (
             DynamoDBPersistenceLayer,
@@ -51,18 +51,18 @@ class Mail:
             key_prefix="mail",
         )
         try:
-            return once(identity={"run_id": run_id, "kind": message.kind}, message=message)
+            return once(identity=dict(message.identity), message=message)
         except IdempotencyAlreadyInProgressError as cause:
             raise ServiceUnavailableError(
-                f"Another delivery is publishing the mail '{message.kind}' of {run_id} right now.",
+                f"Another delivery is publishing the mail '{message.kind}' right now.",
                 "Nothing to do; this one is tried again.",
             ) from cause
 
     def _publish(self, identity: dict[str, str], message: Message) -> str:
         sns: SNSClient = client("sns")
         attributes = {
-            name: {"DataType": "String", "StringValue": value}
-            for name, value in message.attributes(identity["run_id"])
+            name: {"DataType": "String" if isinstance(value, str) else "Number", "StringValue": str(value)}
+            for name, value in message.attributes.items()
         }
         with translated(f"publish the mail '{message.kind}'"):
             answer = sns.publish(

@@ -51,7 +51,7 @@ def end(
     has_told = any(one["kind"] in statuses.OF_MAIL for one in record.get("notifications", []))
     if has_told or (statuses.is_final(record["status"]) and record["status"] != status):
         return {"stopped": has_stopped, "run_id": run_id, "message_id": None}
-    why = failure.of_ended_execution(how.status, how.cause)
+    why = failure.of_ended_execution(how.status, how.cause, record.get("observation"))
     message_id = tell_ended_execution(Run.from_payload(record), status, why, records, mail)
     return {"stopped": has_stopped, "run_id": run_id, "message_id": message_id}
 

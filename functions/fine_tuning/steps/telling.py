@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fine_tuning import failure, messages, pipeline_execution, statuses
+from fine_tuning import console, failure, messages, pipeline_execution, statuses
 from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
@@ -28,8 +28,7 @@ def tell(
         advance = records.advance(run.run_id, status, attributes)
         if advance.outcome == "refused":
             return {"status": advance.status, "message_id": None}
-    message_id = mail.send_once(run.run_id, message)
-    records.add_notification(run.run_id, kind, message_id)
+    message_id = _send(run, message, records, mail)
     return {"status": message.status, "message_id": message_id}
 
 
@@ -44,8 +43,14 @@ def tell_ended_execution(
     advance = records.advance(run.run_id, status, {"failure": why.as_document()})
     if advance.outcome == "refused":
         return None
-    message_id = mail.send_once(run.run_id, messages.FAILURES[kind](run, why))
-    records.add_notification(run.run_id, kind, message_id)
+    return _send(run, messages.FAILURES[kind](run, why), records, mail)
+
+
+def _send(run: Run, message: Message, records: RunRecords, mail: Mail) -> str:
+    """The SNS message id; the mail links to the pages that the run's record knows by now."""
+    links = console.of_run(records.find(run.run_id))
+    message_id = mail.send_once(message.with_links(links))
+    records.add_notification(run.run_id, message.kind, message_id)
     return message_id
 
 
@@ -62,6 +67,10 @@ def _compose(
         # Kept before anything else: from here on a job is paid for, and by this it is found and stopped.
         records.note(run.run_id, pipeline_execution.attributes(facts["pipeline_execution_arn"]))
         return messages.started(run, facts, objects.read_document(run.report_key)), {}
+    if kind == "waiting":
+        return messages.waiting(run, facts), {}
+    if kind == "progress":
+        return messages.progress(run, facts), {}
     if kind == "completed":
         plan = records.find(run.run_id).get("plan", {})
         kept = {"model": facts["model"], "observation": facts["observation"]}

@@ -5,8 +5,10 @@ UPDATE_GOLDEN=1 writes them anew, to be read before they are committed.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fine_tuning import failure, messages
+from fine_tuning import console, failure, messages
 from fine_tuning.findings import error, warning
 from fine_tuning.messages import Message
 from fine_tuning.run import Run
@@ -30,7 +32,37 @@ PLAN = {
     "estimated_seconds": 1800,
     "estimated_cost_usd": 1.53,
 }
-OBSERVATION = {"seconds": 1750, "cost_usd": 1.49, "step": 600, "total": 600, "loss": 0.08123, "reason": None}
+JOB = "pipelines-0123456789ab-TrainOnDemand-XyZ0123456"
+OBSERVATION = {
+    "training_job": JOB,
+    "instance_type": "ml.g5.8xlarge",
+    "spot": False,
+    "seconds": 1750,
+    "cost_usd": 1.49,
+    "step": 600,
+    "total": 600,
+    "loss": 0.08123,
+    "eta_seconds": 0.0,
+    "reason": None,
+}
+HALFWAY = {**OBSERVATION, "seconds": 875, "cost_usd": 0.75, "step": 300, "eta_seconds": 880.4}
+LINKS = console.of_run(
+    {
+        "execution_arn": f"arn:aws:states:us-east-1:111122223333:execution:kohya-ss-fine-tuning:{RUN.run_id}",
+        "observation": OBSERVATION,
+    }
+)
+BUILD = "arn:aws:codebuild:us-east-1:111122223333:build/kohya-ss-fine-tuning-build-container:0e9d7a5c-1b2f"
+BUILT = {
+    "commit": "4f2a9c1e7b60",
+    "kohya_version": "v25.2.2",
+    "digest": f"sha256:{'a' * 64}",
+    "build_id": BUILD,
+    "seconds": 1530,
+    "size_bytes": 9_876_543_210,
+    "findings": {"LOW": 12, "CRITICAL": 1, "MEDIUM": 0, "HIGH": 3, "UNDEFINED": 2},
+    "tests": {"import": "passed", "train": "passed"},
+}
 PREFIX = f"s3://{RUN.bucket}/runs/{RUN.run_id}/output/job/output/model/"
 VERIFIED = {
     "model": {"uri": f"{PREFIX}cats.safetensors", "size": 45678901, "sha256": "ab" * 32, "tensors": 2166},
@@ -39,6 +71,11 @@ VERIFIED = {
     "rehearsal": False,
     "observation": OBSERVATION,
 }
+QUOTA = (
+    "ClientError: An error occurred (ResourceLimitExceeded) when calling the CreateTrainingJob operation: The "
+    "account-level service limit '{} training job usage' is 0 Instances, with current utilization of 0 "
+    "Instances and a request delta of 1 Instances."
+)
 REASON = "The GPU ran out of memory.\nSet train_batch_size to 1.\nstep 12\nstep 13\nCUDA out of memory"
 
 
@@ -86,8 +123,40 @@ CASES: dict[str, Callable[[], Message]] = {
     "repeated-in-flight": lambda: messages.repeated(
         RUN, {"repeats": "cats-ba98", "repeats_status": "TRAINING"}, None
     ),
+    "waiting-for-capacity": lambda: messages.waiting(
+        RUN,
+        {"reason": "capacity", "instance_type": "ml.g6.2xlarge", "spot": True, "retry_in_seconds": 600},
+    ),
+    "waiting-for-quota": lambda: messages.waiting(
+        RUN,
+        {
+            "reason": "quota",
+            "instance_type": "ml.g5.8xlarge",
+            "spot": False,
+            "detail": QUOTA.format("ml.g5.8xlarge for"),
+            "retry_in_seconds": 3600,
+        },
+    ),
+    "waiting-for-slot": lambda: messages.waiting(
+        RUN, {"reason": "slot", "position": 3, "retry_in_seconds": 60}
+    ),
+    "waiting-for-image": lambda: messages.waiting(
+        RUN, {"reason": "image", "detail": f"The build is {BUILD}."}
+    ),
+    "waiting-for-upload": lambda: messages.waiting(
+        RUN, {"reason": "upload", "detail": "3 declared files are missing."}
+    ),
     "started": lambda: messages.started(RUN, {"plan": PLAN, "image": IMAGE}, {"findings": []}),
+    "started-on-a-rung": lambda: messages.started(
+        RUN,
+        {
+            "plan": {**PLAN, "instance_type": "ml.g6.2xlarge", "spot": True},
+            "rung": {"number": 2, "of": 3},
+        },
+        {"findings": []},
+    ),
     "started-with-warnings": lambda: messages.started(RUN, {"plan": PLAN, "image": IMAGE}, warnings(12)),
+    "progress": lambda: messages.progress(RUN, {"observation": HALFWAY, "milestone": 50}),
     "completed": lambda: messages.completed(RUN, VERIFIED, PLAN),
     "completed-rehearsal": lambda: messages.completed(
         RUN, {**VERIFIED, "rehearsal": True, "samples": []}, PLAN
@@ -102,13 +171,42 @@ CASES: dict[str, Callable[[], Message]] = {
     "failed-without-cause": lambda: failed("", "", ""),
     "stopped": lambda: messages.stopped(RUN, failure.of_stop({**OBSERVATION, "status": "Stopped"})),
     "stopped-from-outside": lambda: messages.stopped(RUN, failure.of_ended_execution("ABORTED", None)),
+    "stopped-from-outside-in-training": lambda: messages.stopped(
+        RUN, failure.of_ended_execution("ABORTED", None, HALFWAY)
+    ),
     "image-missing": lambda: messages.image_missing(RUN),
+    "image-built": lambda: messages.image_built(BUILT),
+    "image-built-unscanned": lambda: messages.image_built(
+        {**BUILT, "findings": None, "tests": None, "size_bytes": None}
+    ),
+    "image-failed": lambda: messages.image_failed(
+        {
+            "build_id": BUILD,
+            "commit": "4f2a9c1e7b60",
+            "phase": "BUILD",
+            "reason": "Error while executing command: docker build. Reason: exit status 1",
+            "log_lines": [f"#12 {n}.0 Collecting torch" for n in range(14)],
+        }
+    ),
 }
+LINKED = {
+    "rejected-many": LINKS[:1],
+    "started-with-warnings": LINKS[:1],
+    "completed": LINKS,
+    "failed-in-training": LINKS,
+    "progress": LINKS,
+}
+
+
+def written(name: str) -> Message:
+    """With the console's pages where a mail of this kind has them."""
+    message = CASES[name]()
+    return message.with_links(LINKED[name]) if name in LINKED else message
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_text_is_the_golden_one(name: str) -> None:
-    message = CASES[name]()
+    message = written(name)
     text = f"Subject: {message.subject}\n\n{message.body}"
     file = GOLDEN / f"{name}.txt"
     if os.environ.get("UPDATE_GOLDEN"):
@@ -118,11 +216,37 @@ def test_the_text_is_the_golden_one(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_mail_can_be_sent_and_read_on_a_phone(name: str) -> None:
-    message = CASES[name]()
+    message = written(name)
     assert 0 < len(message.subject) <= 100
     assert all(" " <= character <= "~" for character in message.subject)
     assert len(message.body.splitlines()) <= 60
-    assert {key for key, _ in message.attributes(RUN.run_id)} == {"kind", "status", "dataset", "run_id"}
+    required = {"kind", "status", "action"}
+    required |= (
+        {"build_id"}
+        if name in ("image-built", "image-built-unscanned", "image-failed")
+        else {"dataset", "run_id"}
+    )
+    assert required <= set(message.attributes) <= required | {"instance_type", "cost_usd"}
+    # SNS takes no more than ten to a queue that wants raw messages, and none that is empty.
+    assert all(str(value) for value in message.attributes.values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_address_and_a_command_stand_on_lines_of_their_own(name: str) -> None:
+    """A phone breaks lines at 40 columns; what is tapped or copied must not hang on to a sentence."""
+    for line in written(name).body.splitlines():
+        if "s3://" in line:
+            assert line.startswith(("s3://", "aws s3 cp "))
+        if "https://" in line:
+            assert line.startswith("https://")
+        if "./dev" in line and not name.startswith("failed-build"):
+            assert line.startswith("./dev")
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"completed-rehearsal"}))
+def test_every_mail_names_the_next_command(name: str) -> None:
+    lines = written(name).body.splitlines()
+    assert any(line.startswith(("./dev ", "aws s3 cp ")) for line in lines)
 
 
 def test_no_golden_file_is_left_over() -> None:
@@ -133,7 +257,7 @@ def test_the_first_twenty_problems_are_listed_and_the_rest_counted() -> None:
     body = messages.rejected(RUN, report(25)).body
     assert body.count("10_cat/") == 19
     assert "26 problems" in body
-    assert "... and 6 more." in body
+    assert "... and 6 more, in the report." in body
     assert "25 x image-unreadable" in body
 
 
@@ -143,15 +267,8 @@ def test_any_name_makes_a_subject_and_lines(name: str) -> None:
     message = messages.repeated(run, {"repeats": "x", "repeats_status": "COMPLETED"}, "s3://b/m.safetensors")
     assert 0 < len(message.subject) <= 100
     assert all(" " <= character <= "~" for character in message.subject)
-    assert len(message.body.splitlines()) == 7
-    assert all(value for _, value in message.attributes("r-1"))
-
-
-QUOTA = (
-    "ClientError: An error occurred (ResourceLimitExceeded) when calling the CreateTrainingJob operation: The "
-    "account-level service limit '{} training job usage' is 0 Instances, with current utilization of 0 "
-    "Instances and a request delta of 1 Instances."
-)
+    assert len(message.body.splitlines()) == 9
+    assert all(value and str(value).isprintable() for value in message.attributes.values())
 
 
 @pytest.mark.parametrize(
@@ -164,7 +281,11 @@ QUOTA = (
             {"instance_type": "ml.p5.4xlarge", "spot": True},
             "'ml.p5.4xlarge for spot training job usage' in Service Quotas",
         ),
-        ("ResourceLimitExceeded", {}, "'<instance type> for training job usage' in Service Quotas"),
+        (
+            "ResourceLimitExceeded",
+            {"instance_type": None},
+            "'<instance type> for training job usage' in Service Quotas",
+        ),
         ("CapacityError: Unable to provision requested ML compute capacity.", {}, "another instance type"),
         ("InsufficientCapacity: there is insufficient capacity", {"spot": True}, '"spot": false'),
         ("", {"secondary_status": "MaxRuntimeExceeded"}, "MaxTrainingRuntimeInSeconds"),
@@ -204,5 +325,38 @@ def test_an_address_is_never_cut_however_long_the_datasets_name() -> None:
 def test_the_last_metric_may_be_late_but_the_steps_are_proved() -> None:
     late = {**VERIFIED, "observation": {**OBSERVATION, "step": 19}}
     body = messages.completed(RUN, late, PLAN).body
-    assert "Steps:   600\n" in body
+    assert "Steps: 600\n" in body
     assert "Loss:" not in body
+
+
+def test_a_run_gets_one_mail_a_milestone_a_rung_and_a_reason_to_wait() -> None:
+    def progressed(percent: int) -> Message:
+        return messages.progress(RUN, {"observation": HALFWAY, "milestone": percent})
+
+    def waits(reason: str, instance_type: str) -> Message:
+        facts = {"reason": reason, "instance_type": instance_type, "spot": False, "retry_in_seconds": 9}
+        return messages.waiting(RUN, facts)
+
+    assert progressed(25).identity != progressed(50).identity
+    assert waits("capacity", "ml.g5.8xlarge").identity != waits("capacity", "ml.g6.2xlarge").identity
+    assert waits("capacity", "ml.g5.8xlarge").identity != waits("quota", "ml.g5.8xlarge").identity
+    assert waits("quota", "ml.g5.8xlarge").identity == waits("quota", "ml.g5.8xlarge").identity
+    assert CASES["started"]().identity != CASES["started-on-a-rung"]().identity
+    assert CASES["failed-in-training"]().identity == CASES["failed-without-cause"]().identity
+
+
+def test_a_command_can_be_typed_whatever_the_datasets_name() -> None:
+    run = Run("r-1", "b", "datasets/my cats' pictures/", "datasets/my cats' pictures/manifest.json", "v")
+    command = next(
+        line for line in messages.rejected(run, report(1)).body.splitlines() if line.startswith("aws s3 cp")
+    )
+    assert shlex.split(command) == ["aws", "s3", "cp", "manifest.json", f"s3://b/{run.manifest_key}"]
+
+
+def test_a_long_mail_keeps_its_beginning_and_its_end() -> None:
+    lines = [f"line {number}" for number in range(80)]
+    message = messages.image_failed({"build_id": BUILD, "log_lines": []})
+    body = dataclasses.replace(message, paragraphs=(lines,)).body.splitlines()
+    assert len(body) == 60
+    assert body[0] == "line 0"
+    assert body[-3:-1] == ["", "The build's log:"]

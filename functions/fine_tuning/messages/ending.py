@@ -1,0 +1,134 @@
+"""How a run ended: completed, failed, stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fine_tuning.failure import Failure
+from fine_tuning.messages.message import (
+    Message,
+    Paragraph,
+    copy_command,
+    drop_again,
+    duration,
+    known,
+    log,
+    money,
+    of_run,
+    size,
+)
+from fine_tuning.run import Run
+
+_MOST_SAMPLES = 10
+_REHEARSAL = (
+    "This is a REHEARSAL: a CPU stand-in trained a small model on your images, to prove the path.",
+    "The file is no model to draw with.",
+)
+
+
+def completed(run: Run, facts: Mapping[str, Any], plan: Mapping[str, Any]) -> Message:
+    model, observation = facts["model"], facts["observation"]
+    rehearsal = bool(facts.get("rehearsal"))
+    quoted_time, total = plan.get("estimated_seconds"), observation.get("total") or plan.get("total_steps")
+    # The container proves that every step was made; the last metric may still be on its way.
+    loss = observation.get("loss") if observation.get("step") == total else None
+    cost = "none, it is a rehearsal" if rehearsal else money(observation.get("cost_usd"))
+    paragraphs: list[Paragraph] = [
+        [f"The model of {run.dataset} is trained and its file was checked."],
+        _REHEARSAL if rehearsal else (),
+        [f"Model: {size(model['size'])}, {model['tensors']} tensors", model["uri"]],
+        ["Fetch it:", copy_command(model["uri"], ".")],
+        [
+            f"Cost: {cost} (quoted {money(plan.get('estimated_cost_usd'))})",
+            f"Time: {duration(observation.get('seconds'))} (quoted {duration(quoted_time)})",
+            f"Steps: {known(total)}",
+            *([f"Loss: {known(loss)}"] if loss is not None else []),
+            f"sha256: {model['sha256']}",
+            f"Run: {run.run_id}",
+        ],
+        _samples(facts.get("samples", ())),
+        [
+            "What it was made from:",
+            facts["provenance_uri"],
+            "The report:",
+            run.uri(run.report_key),
+        ],
+    ]
+    prefix = "Completed (rehearsal)" if rehearsal else "Completed"
+    return of_run(
+        "completed",
+        "COMPLETED",
+        run,
+        f"{prefix}: the model of {run.dataset} is ready",
+        paragraphs,
+        instance_type=observation.get("instance_type"),
+        cost_usd=0.0 if rehearsal else observation.get("cost_usd"),
+    )
+
+
+def failed(run: Run, failure: Failure) -> Message:
+    return _ended_early(
+        "failed",
+        run,
+        failure,
+        f"The run of {run.dataset} failed {failure.where}.",
+        f"Failed: {run.dataset} {failure.where}",
+    )
+
+
+def stopped(run: Run, failure: Failure) -> Message:
+    return _ended_early(
+        "stopped",
+        run,
+        failure,
+        f"The run of {run.dataset} was stopped before it was done.",
+        f"Stopped: {run.dataset}",
+    )
+
+
+def _ended_early(kind: str, run: Run, failure: Failure, what: str, subject: str) -> Message:
+    observation = failure.observation or {}
+    has_trained = observation.get("seconds") is not None
+    paragraphs: list[Paragraph] = [
+        [what],
+        ["Cause:", failure.cause],
+        ["What to do:", failure.remedy],
+        _again(run, has_trained),
+        log(failure.log_lines),
+        [
+            *(
+                [f"Spent: {duration(observation['seconds'])}, {money(observation.get('cost_usd'))}"]
+                if has_trained
+                else []
+            ),
+            f"Run: {run.run_id}",
+        ],
+        ["The report:", run.uri(run.report_key)],
+    ]
+    return of_run(
+        kind,
+        kind.upper(),
+        run,
+        subject,
+        paragraphs,
+        needs_action=True,
+        instance_type=observation.get("instance_type"),
+        cost_usd=observation.get("cost_usd"),
+    )
+
+
+def _again(run: Run, has_trained: bool) -> Paragraph:
+    """A run that trained left checkpoints; any other begins with its manifest."""
+    if has_trained:
+        return ["To go on from its last checkpoint:", f"./dev retry {run.run_id}"]
+    return ["To run it again, drop its manifest:", drop_again(run)]
+
+
+def _samples(samples: Sequence[str]) -> Paragraph:
+    more = len(samples) - _MOST_SAMPLES
+    rest = [f"... and {more} more beside them"] if more > 0 else []
+    return ["Samples:", *samples[:_MOST_SAMPLES], *rest] if samples else []
+
+
+FAILURES: Mapping[str, Callable[[Run, Failure], Message]] = {"failed": failed, "stopped": stopped}

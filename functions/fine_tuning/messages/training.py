@@ -1,0 +1,141 @@
+"""While a run is on its way: waiting, started, progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fine_tuning.findings import Finding, in_order
+from fine_tuning.messages.dataset import listed
+from fine_tuning.messages.message import Message, Paragraph, counted, duration, known, money, of_run
+from fine_tuning.run import Run
+from fine_tuning.service_limit import service_limit
+
+_MOST_WARNINGS = 10
+# reason → what is waited for, what a person may do about it.
+_WAITS = {
+    "capacity": ("AWS has no {instance} to give at the moment.", ""),
+    "quota": ("Your account's quota for {instance} is used up, or zero.", ""),
+    "slot": ("As many runs as this stack allows are under way.", ""),
+    "image": ("The training image is being built.", ""),
+    "upload": (
+        "Its upload is not complete.",
+        "Upload what is missing; nothing needs to be dropped again.",
+    ),
+}
+
+
+def waiting(run: Run, facts: Mapping[str, Any]) -> Message:
+    """A run that could not go on at once.
+
+    `facts`: `{"reason": "capacity"|"quota"|"slot"|"image"|"upload", "instance_type"?, "spot"?, "detail"?,
+    "retry_in_seconds"?, "position"?}`.
+    """
+    reason, instance_type = str(facts["reason"]), facts.get("instance_type")
+    instance = f"{instance_type or 'the instance'}{_capacity(facts.get('spot'))}"
+    what, remedy = _WAITS.get(reason, ("It cannot go on yet.", ""))
+    if reason == "quota" and (limit := service_limit(f"ResourceLimitExceeded {facts.get('detail')}", facts)):
+        remedy = limit.remedy
+    position, again = facts.get("position"), facts.get("retry_in_seconds")
+    paragraphs: list[Paragraph] = [
+        [f"The run of {run.dataset} waits.", what.format(instance=instance)],
+        [str(facts["detail"])] if facts.get("detail") else [],
+        [
+            *([f"Place in the queue: {position}"] if position is not None else []),
+            *([f"Tried again: in {duration(again)}"] if again is not None else []),
+            f"Run: {run.run_id}",
+        ],
+        [f"What to do: {remedy}" if remedy else "Nothing to do: it goes on by itself."],
+        ["To give it up:", f"./dev stop {run.run_id}"],
+    ]
+    return of_run(
+        "waiting",
+        f"WAITING_FOR_{reason.upper()}",
+        run,
+        f"Waiting: {run.dataset} for {_WAITED_FOR.get(reason, reason)}",
+        paragraphs,
+        needs_action=bool(remedy),
+        # One mail a reason and rung, however often it is tried.
+        occasion=f"{reason} {instance}" if instance_type else reason,
+        instance_type=instance_type,
+    )
+
+
+_WAITED_FOR = {
+    "capacity": "a GPU",
+    "quota": "a quota",
+    "slot": "its turn",
+    "image": "the training image",
+    "upload": "its files",
+}
+
+
+def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Message:
+    """With the warnings: a misspelt option that trains at its default is seen before the GPU is paid for.
+
+    `facts`: `{"plan", "rung"?: {"number", "of"}}`; the plan's instance is the rung's.
+    """
+    plan, rung = facts["plan"], facts.get("rung")
+    findings = in_order(Finding.from_document(document) for document in report["findings"])
+    warnings = [finding for finding in findings if finding.severity == "warning"]
+    instance = f"{plan['instance_type']}{_capacity(plan['spot'])}"
+    ladder = f", rung {rung['number']} of {rung['of']}" if rung else ""
+    paragraphs: list[Paragraph] = [
+        [f"The dataset {run.dataset} was accepted and its training is starting."],
+        [
+            f"Steps: {plan['total_steps']}",
+            f"Instance: {instance}{ladder}",
+            f"Quote: {duration(plan['estimated_seconds'])}, {money(plan['estimated_cost_usd'])}",
+            f"Limit: the job is ended after {duration(plan['max_runtime_seconds'])}",
+            f"Run: {run.run_id}",
+        ],
+        [f"{counted(len(warnings), 'warning')}:", *listed(warnings, _MOST_WARNINGS)] if warnings else [],
+        ["The report:", run.uri(run.report_key)],
+        ["To stop it:", f"./dev stop {run.run_id}"],
+        ["The next e-mail tells how it ended."],
+    ]
+    return of_run(
+        "started",
+        "STARTING",
+        run,
+        f"Started: {run.dataset}, {plan['total_steps']} steps on {plan['instance_type']}",
+        paragraphs,
+        needs_action=bool(warnings),
+        # Another rung is another start, and another price.
+        occasion=instance,
+        instance_type=plan["instance_type"],
+        cost_usd=plan["estimated_cost_usd"],
+    )
+
+
+def progress(run: Run, facts: Mapping[str, Any]) -> Message:
+    """A milestone of a run in training; `facts`: `{"observation", "milestone": percent}`."""
+    observation, milestone = facts["observation"], facts["milestone"]
+    remaining = observation.get("eta_seconds")
+    loss = observation.get("loss")
+    paragraphs: list[Paragraph] = [
+        [f"{milestone} % of the training of {run.dataset} is done."],
+        [
+            f"Step: {known(observation.get('step'))} of {known(observation.get('total'))}",
+            *([f"Loss: {known(loss)}"] if loss is not None else []),
+            *([f"Remaining: about {duration(remaining)}"] if remaining is not None else []),
+            f"Spent: {duration(observation.get('seconds'))}, {money(observation.get('cost_usd'))}",
+            f"Instance: {known(observation.get('instance_type'))}{_capacity(observation.get('spot'))}",
+            f"Run: {run.run_id}",
+        ],
+        ["To stop it:", f"./dev stop {run.run_id}"],
+    ]
+    return of_run(
+        "progress",
+        "TRAINING",
+        run,
+        f"Progress: {run.dataset} is trained to {milestone} %",
+        paragraphs,
+        occasion=f"{milestone} %",
+        instance_type=observation.get("instance_type"),
+        cost_usd=observation.get("cost_usd"),
+    )
+
+
+def _capacity(spot: bool | None) -> str:
+    return "" if spot is None else " (spot)" if spot else " (on demand)"
