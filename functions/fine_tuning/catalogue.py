@@ -121,12 +121,52 @@ _IMAGES = {
         "The format is none that the trainer reads (HEIC, AVIF, SVG, PDF, GIF, TIFF and the like).",
         "Save it as JPEG, PNG, WebP or BMP.",
     ),
+    "image-16-bit": _error(
+        "The image has 16 bits (or more) of grey a pixel; the trainer makes it all but white.",
+        "Save it with 8 bits a channel.",
+    ),
+    "image-size-refused": _error(
+        "Without aspect buckets and cached latents the trainer takes images of exactly its resolution only.",
+        "Set enable_bucket to true.",
+    ),
     "image-extension-differs": _warning(
         "The name's extension is that of another format; the trainer reads the content all the same.",
         "Rename the file.",
     ),
+    "image-extension-case": _note(
+        "The trainer finds extensions of all small or all capital letters only; the image is staged under a "
+        "name that it finds."
+    ),
     "image-too-small": _warning(
-        "The image is smaller than its aspect bucket and is enlarged.", "Use a larger one."
+        "The image is smaller than its aspect bucket and is enlarged by more than a quarter.",
+        "Use a larger one, or a lower resolution.",
+    ),
+    "image-aspect-ratio": _warning(
+        "No aspect bucket is near the image's proportions; more than a quarter of it is cut away.",
+        "Crop it to what matters, or set enable_bucket and widen min_bucket_reso and max_bucket_reso.",
+    ),
+    "image-orientation": _warning(
+        "EXIF says that the image is turned or mirrored; the trainer does not look and trains on it as it lies.",
+        "Save it upright, for example with: mogrify -auto-orient, or jhead -autorot.",
+    ),
+    "image-animated": _warning(
+        "The image is an animation; only its first frame is trained on.",
+        "Save the frames that are meant as images of their own.",
+    ),
+    "image-cmyk": _warning(
+        "The image is CMYK; the trainer turns it into RGB without its colour profile.", "Convert it to sRGB."
+    ),
+    "image-transparent": _warning(
+        "Parts of the image are transparent; the trainer shows whatever colour lies beneath, often black.",
+        "Put it on a background, unless alpha_mask is set.",
+    ),
+    "image-palette": _note(
+        "The image has a palette of at most 256 colours; what was lost to it is trained on.",
+        "Use the original, if there is one.",
+    ),
+    "image-repeated": _warning(
+        "Two images have the same bytes; that picture counts twice.",
+        "Remove one of the two, and raise the repeats if that is what is meant.",
     ),
     "image-name-shared": _warning(
         "Images share one name before the extension, and so one caption.",
@@ -139,7 +179,29 @@ _CAPTIONS = {
         "An image has no caption; the trainer takes the folder's token instead.",
         "Add a .txt file of the same name with a sentence that describes the image.",
     ),
-    "caption-empty": _warning("A caption says nothing.", "Describe the image, or delete the file."),
+    "caption-empty": Code(
+        ("warning", "error"),
+        "A caption says nothing, and the image is trained without text; an error where the file has no bytes, "
+        "because the trainer stops at it.",
+        "Describe the image, or delete the file.",
+    ),
+    "caption-byte-order-mark": _warning(
+        "The caption begins with a byte order mark, which the trainer takes for a character of it.",
+        "Save it as UTF-8 without byte order mark.",
+    ),
+    "caption-lines": _warning(
+        "The caption has several lines; only the first is trained on.",
+        "Write it on one line, or set enable_wildcard to have a line drawn each time.",
+    ),
+    "caption-too-long": _warning(
+        "The caption has more tokens of CLIP's own tokenizer than max_token_length (75 where nothing is said); "
+        "the rest is not read.",
+        "Shorten it, or set max_token_length to 150 or 225.",
+    ),
+    "caption-without-trigger-word": _warning(
+        "The manifest names a trigger word and the caption does not hold it.",
+        "Write it into the caption, or set caption_prefix, or leave trigger_word out.",
+    ),
     "caption-not-utf8": _error("A caption is not UTF-8; the trainer would stop at it.", "Save it as UTF-8."),
     "caption-without-image": _warning(
         "A caption has no image beside it; it is not used.", "Upload its image, or remove the caption."
@@ -157,16 +219,35 @@ _LAYOUT = {
     "dataset-without-captions": _error(
         "None of the images has a caption.", "Put a .txt file of the same name beside each image."
     ),
+    "dataset-too-large": _error(
+        "Dataset, base model and what training writes do not fit the training volume together.",
+        "Scale the images down, take out what is not trained on, or raise TrainingVolumeSizeInGB.",
+    ),
     "layout-unclear": _error(
         "Images lie in several folders, none of which says how often to repeat its images.",
         "Name each folder <repeats>_<token>, or put all images beside the manifest.",
+    ),
+    "folder-without-token": _note(
+        "A folder's name says repeats but no token: its images without a caption would have no text at all. "
+        "The trigger word, or `subject`, is added.",
+        "Name it <repeats>_<token>.",
+    ),
+    "regularization-unused": _warning(
+        "There are more regularization images than training images, repeats counted; the rest is never used.",
+        "Remove some, or lower their repeats.",
+    ),
+    "file-name-unusable": _error(
+        "An object's key cannot become a file on the training machine; its download would end the job.",
+        "Rename the object.",
     ),
     "file-outside-layout": _warning(
         "No folder that is trained on holds the file; it is not used.",
         "Move it into a folder named <repeats>_<token>.",
     ),
-    "file-not-used": _warning(
-        "The file is neither an image nor a caption; it is not used.",
+    "file-not-used": Code(
+        ("warning", "note"),
+        "The file is neither an image nor a caption; it is not used. A note where a system or a program left it "
+        "behind.",
         "Remove it, or rename it if it is one.",
     ),
 }

@@ -11,14 +11,34 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from fine_tuning.findings import Finding, error
-from fine_tuning.manifest import Manifest
+from fine_tuning.manifest import Manifest, same_name
 from fine_tuning.run import MANIFEST_NAME
 
 # What the trainer opens (sd-scripts, library/train_util.py, IMAGE_EXTENSIONS), without regard to case.
 TRAINABLE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 # Images that people drop and the trainer passes over: named in a finding instead of being silently ignored.
-OTHER_IMAGE_EXTENSIONS = (".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".psd", ".svg")
+OTHER_IMAGE_EXTENSIONS = (
+    *(
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jxl",
+        ".jp2",
+        ".jfif",
+        ".jpe",
+        ".ico",
+        ".tga",
+        ".dds",
+    ),
+    *(".psd", ".xcf", ".svg", ".pdf", ".eps", ".ai", ".exr", ".hdr"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # raw files of cameras
+    *(".mp4", ".mov", ".webm"),
+)
 CAPTION_EXTENSIONS = (".txt", ".caption")
+_LITTER = ("thumbs.db", "desktop.ini", "metadata_cache.json")
 _FIRST_WAIT_SECONDS = 5
 _LONGEST_WAIT_SECONDS = 60
 
@@ -52,7 +72,9 @@ class InventoryFile:
 class InspectedFile:
     """An InventoryFile whose content was read.
 
-    Width and height in pixels, after EXIF orientation, for images only.
+    Attributes:
+        width, height: pixels as they are stored, for images only: the trainer does not read EXIF orientation.
+        tokens, lacks_trigger: of a caption (caption_check.Caption).
     """
 
     path: str
@@ -63,6 +85,8 @@ class InspectedFile:
     kind: Kind
     width: int | None = None
     height: int | None = None
+    tokens: int | None = None
+    lacks_trigger: bool | None = None
 
     def as_document(self) -> dict[str, Any]:
         return {
@@ -100,10 +124,18 @@ class Completeness:
 
 def kind_of(path: str) -> Kind:
     """By the file's name alone; reading it may say otherwise."""
+    if is_litter(path):
+        return "other"
     extension = PurePosixPath(path).suffix.lower()
     if extension in TRAINABLE_EXTENSIONS:
         return "image"
     return "caption" if extension in CAPTION_EXTENSIONS else "other"
+
+
+def is_litter(path: str) -> bool:
+    """Whether a system leaves such files behind: hidden ones, macOS' `._a.jpg` and `__MACOSX/`, Thumbs.db."""
+    parts = path.split("/")
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1].lower() in _LITTER
 
 
 def without_manifest(objects: Iterable[ListedObject]) -> list[ListedObject]:
@@ -201,7 +233,7 @@ def into_shards(files: Sequence[InventoryFile], shard_size: int) -> list[list[In
     shards: list[list[InventoryFile]] = []
     groups: dict[str, list[InventoryFile]] = {}
     for file in files:
-        groups.setdefault(stem_of(file.path), []).append(file)
+        groups.setdefault(pair_of(file.path), []).append(file)
     for group in groups.values():
         if not shards or len(shards[-1]) + len(group) > shard_size:
             shards.append([])
@@ -212,6 +244,14 @@ def into_shards(files: Sequence[InventoryFile], shard_size: int) -> list[list[In
 def stem_of(path: str) -> str:
     """`10_cat/a.jpg` → `10_cat/a`: what an image and its caption have in common."""
     return str(PurePosixPath(path).with_suffix(""))
+
+
+def pair_of(path: str) -> str:
+    """What an image and its caption have in common when case and the writing of accents are overlooked.
+
+    macOS takes accents apart in names that other systems write composed; Windows keeps any case.
+    """
+    return same_name(stem_of(path))
 
 
 def as_lines(files: Iterable[InventoryFile | InspectedFile]) -> bytes:
@@ -230,3 +270,7 @@ def inspected(file: InventoryFile, sha256: str, kind: Kind) -> InspectedFile:
 
 def with_size(file: InspectedFile, width: int, height: int) -> InspectedFile:
     return replace(file, width=width, height=height)
+
+
+def with_caption(file: InspectedFile, tokens: int | None, lacks_trigger: bool | None) -> InspectedFile:
+    return replace(file, tokens=tokens, lacks_trigger=lacks_trigger)

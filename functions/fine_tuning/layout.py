@@ -8,26 +8,24 @@ passed over in silence, and a dataset that is one flat folder becomes such a fol
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from fine_tuning.findings import Finding, error, warning
+from fine_tuning.findings import Finding, error, note, warning
 from fine_tuning.inspection import REGULARIZATION_FOLDER
-from fine_tuning.inventory import InspectedFile, stem_of
+from fine_tuning.inventory import InspectedFile
+from fine_tuning.placement import Placement, place
 
 _REPEATS_FOLDER = re.compile(r"0*([1-9][0-9]{0,4})(?:_(.*))?", re.DOTALL)
-_OUTSIDE_REMEDY = "Move it into a folder named <repeats>_<token>, for example 10_sks cat."
-
-
-@dataclass(frozen=True)
-class Placement:
-    """A file of the dataset and its name inside the trainer's folder."""
-
-    source: str
-    target: str
+# What people name folders that the trainer passes over: "10 cat", "10-cat", "x10_cat", "cat_10".
+_NEARLY_REPEATS = (
+    re.compile(r"[xX×]?(?P<repeats>[0-9]{1,4})[xX×]?[ ._-]+(?P<token>.+)"),
+    re.compile(r"(?P<token>.+?)[ ._-]+[xX×]?(?P<repeats>[0-9]{1,4})[xX×]?"),
+)
+_ANY_TOKEN = "subject"
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,8 @@ def lay_out(
     Args:
         files: what was inspected; images without a size are unreadable and left out.
         repeats: for a flat folder.
-        trigger_word: class token of a flat folder; `subject` where the manifest gives none.
+        trigger_word: class token of a flat folder, or of one named by its repeats alone; `subject` where the
+            manifest gives none.
         caption_extension: what every caption is named for the trainer, which looks for one extension only.
     """
     by_folder: dict[str, list[InspectedFile]] = defaultdict(list)
@@ -84,22 +83,24 @@ def lay_out(
             by_folder[str(PurePosixPath(file.path).parent)].append(file)
     named = {folder: parsed for folder in by_folder if (parsed := _repeats_of(folder)) is not None}
     findings: list[Finding] = []
-    folders: dict[str, tuple[str, int]] = {folder: (folder, count) for folder, count in named.items()}
+    token = trigger_word or _ANY_TOKEN
+    folders = {folder: (_with_token(folder, token, named), count) for folder, count in named.items()}
     if not any(not _is_regularization(folder) and _has_images(by_folder[folder]) for folder in named):
         flat, problem = _flat_folder(by_folder, named)
         if flat is not None:
-            folders[flat] = (f"{repeats}_{trigger_word or 'subject'}", repeats)
+            folders[flat] = (f"{repeats}_{token}", repeats)
         findings += problem
     if not findings:
         findings += _outside(by_folder, folders)
+    findings += _without_token(folders)
     built: list[TrainingFolder] = []
     for folder, (name, count) in sorted(folders.items()):
-        placed, problems = _place(by_folder[folder], caption_extension)
+        placed, problems = place(by_folder[folder], caption_extension)
         findings += problems
         images = tuple(f for f in by_folder[folder] if f.kind == "image" and f.width)
         if images:
             built.append(TrainingFolder(name, count, tuple(placed), images))
-    return Layout(tuple(built), tuple(findings))
+    return Layout(tuple(built), tuple(findings + _too_many_regularization_images(built)))
 
 
 def _repeats_of(folder: str) -> int | None:
@@ -146,13 +147,54 @@ def _flat_folder(
     return None, [error("layout-unclear", "", message, remedy)]
 
 
+def _with_token(folder: str, token: str, named: Iterable[str]) -> str:
+    """A folder that is named by a number alone gets a token: without one its images have no text at all."""
+    if not _is_number(folder):
+        return folder
+    name = f"{folder.rstrip('_')}_{_ANY_TOKEN if _is_regularization(folder) else token}"
+    while name in named:
+        name += " again"
+    return name
+
+
+def _is_number(folder: str) -> bool:
+    return folder.rpartition("/")[2].rstrip("_").isdecimal()
+
+
+def _without_token(folders: dict[str, tuple[str, int]]) -> list[Finding]:
+    return [
+        note(
+            "folder-without-token",
+            folder,
+            f"The folder's name says repeats but no token; {name} is trained on.",
+            "Name it <repeats>_<token>, for example 10_sks cat.",
+        )
+        for folder, (name, _) in folders.items()
+        if _is_number(folder)
+    ]
+
+
+def _too_many_regularization_images(folders: Sequence[TrainingFolder]) -> list[Finding]:
+    """The trainer draws regularization images until they are as many as the images to train on, in order."""
+    counts = {True: 0, False: 0}
+    for folder in folders:
+        counts[folder.is_regularization] += folder.repeats * len(folder.images)
+    if not counts[False] or counts[True] <= counts[False]:
+        return []
+    message = (
+        f"{counts[True]} regularization images (repeats counted) stand beside {counts[False]} training images; "
+        "those that are more are never used."
+    )
+    return [warning("regularization-unused", "reg", message, "Remove some, or lower their repeats.")]
+
+
 def _outside(by_folder: dict[str, list[InspectedFile]], folders: dict[str, tuple[str, int]]) -> list[Finding]:
     return [
         warning(
             "file-outside-layout",
             file.path,
-            "No folder that is trained on holds this file; it is not used.",
-            _OUTSIDE_REMEDY,
+            f"The file is not used: {_why_outside(folder)}.",
+            _outside_remedy(folder),
         )
         for folder, files in by_folder.items()
         if folder not in folders
@@ -160,31 +202,20 @@ def _outside(by_folder: dict[str, list[InspectedFile]], folders: dict[str, tuple
     ]
 
 
-def _place(files: Sequence[InspectedFile], caption_extension: str) -> tuple[list[Placement], list[Finding]]:
-    """The images, and one caption for each under the extension that the trainer looks for."""
-    findings: list[Finding] = []
-    images = [file for file in files if file.kind == "image" and file.width]
-    placed = [Placement(image.path, PurePosixPath(image.path).name) for image in images]
-    captions: dict[str, list[InspectedFile]] = defaultdict(list)
-    for file in files:
-        if file.kind == "caption":
-            captions[stem_of(file.path)].append(file)
-    image_stems = Counter(stem_of(image.path) for image in images)
-    for stem, found in sorted(captions.items()):
-        if stem not in image_stems:
-            message = "This caption has no image beside it; it is not used."
-            remedy = "Upload its image, or remove the caption."
-            findings += [warning("caption-without-image", caption.path, message, remedy) for caption in found]
-            continue
-        # The extension that the configuration names wins; then the order of the alphabet decides, the same
-        # every time.
-        chosen, *others = sorted(found, key=lambda f: (not f.path.endswith(caption_extension), f.path))
-        placed.append(Placement(chosen.path, f"{PurePosixPath(stem).name}{caption_extension}"))
-        for other in others:
-            message = f"{PurePosixPath(chosen.path).name} is used instead; an image has one caption."
-            findings.append(warning("caption-repeated", other.path, message, "Remove one of the two."))
-    for stem, count in image_stems.items():
-        if count > 1:
-            message = f"{count} images share this name and so one caption: {PurePosixPath(stem).name}."
-            findings.append(warning("image-name-shared", stem, message, "Give each image a name of its own."))
-    return sorted(placed, key=lambda p: p.source), findings
+def _why_outside(folder: str) -> str:
+    if folder == ".":
+        return "it lies beside the folders that are trained on"
+    parts = folder.split("/")
+    if _repeats_of(parts[0]) is not None or (parts[0] == "reg" and len(parts) > 2):
+        return f"the folder {folder} lies too deep, the trainer reads one level"
+    if re.match(r"0+(_|$)", parts[-1]):
+        return f"the folder {folder} says 0 repeats"
+    return f"the folder {folder} does not say how often to repeat its images"
+
+
+def _outside_remedy(folder: str) -> str:
+    name = folder.rpartition("/")[2]
+    for pattern in _NEARLY_REPEATS:
+        if (match := pattern.fullmatch(name)) and int(match["repeats"]):
+            return f"Name the folder {int(match['repeats'])}_{match['token']}."
+    return "Move it into a folder named <repeats>_<token>, for example 10_sks cat."

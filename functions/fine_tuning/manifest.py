@@ -217,7 +217,7 @@ def is_inside(path: str) -> bool:
     """
     decoded = path
     for _ in range(_PERCENT_DECODINGS):
-        if not _is_plain(decoded):
+        if not is_plain(decoded):
             return False
         if (again := unquote(decoded)) == decoded:
             return True
@@ -225,7 +225,8 @@ def is_inside(path: str) -> bool:
     return False
 
 
-def _is_plain(path: str) -> bool:
+def is_plain(path: str) -> bool:
+    """Whether a relative path says what it says: no empty part, `.`, `..`, backslash or control character."""
     parts = path.split("/")
     if PurePosixPath(path).is_absolute() or "\\" in path or any(part in ("", ".", "..") for part in parts):
         return False

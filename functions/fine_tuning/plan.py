@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fine_tuning import buckets, quote
+from fine_tuning import buckets, dataset, quote
 from fine_tuning.base_model import BaseModel, BaseModelElsewhereError, base_model
 from fine_tuning.configuration import CAPTION_EXTENSION, Configuration, resolve
 from fine_tuning.findings import Finding, error, has_errors, in_order, note, warning
@@ -74,7 +74,8 @@ def plan(
     """
     configuration = resolve(manifest, toml, limits.kohya_version)
     layout = lay_out(files, manifest.repeats, manifest.trigger_word, CAPTION_EXTENSION)
-    findings = [*found, *configuration.findings, *layout.findings, *_about_dataset(files, layout)]
+    findings = [*found, *configuration.findings, *layout.findings]
+    findings += dataset.judge(files, layout, configuration.values, manifest.trigger_word, limits.volume_gb)
     if manifest.privacy:
         message = (
             "privacy is asked for, but the container does not strip names and captions from the metadata yet."
@@ -140,30 +141,6 @@ def _decide(
         base_model=model,
         buckets=tuple(filled),
     )
-
-
-def _about_dataset(files: Sequence[InspectedFile], layout: Layout) -> list[Finding]:
-    images = [file for file in files if file.kind == "image"]
-    if not images:
-        message = "There is no image in the dataset's folder."
-        remedy = "Put images (.jpg, .png, .webp, .bmp) beside the manifest or into <repeats>_<token> folders."
-        return [error("dataset-without-images", "", message, remedy)]
-    readable = any(image.width for image in images)
-    unclear = any(finding.code == "layout-unclear" for finding in layout.findings)
-    if readable and not layout.images and not unclear:
-        message = "No image lies where training images are looked for."
-        remedy = "Put them beside the manifest or into <repeats>_<token> folders; reg/ is for regularization."
-        return [error("dataset-without-images", "", message, remedy)]
-    if layout.images and not any(
-        placed.target.endswith(CAPTION_EXTENSION)
-        for folder in layout.folders
-        if not folder.is_regularization
-        for placed in folder.files
-    ):
-        message = "None of the images has a caption."
-        remedy = "Put a .txt file of the same name beside each image, with a sentence that describes it."
-        return [error("dataset-without-captions", "", message, remedy)]
-    return []
 
 
 def _budget(manifest: Manifest, limits: Limits) -> float | None:

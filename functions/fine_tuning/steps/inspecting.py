@@ -17,12 +17,13 @@ from fine_tuning.steps.reading import read_manifest
 
 def inspect_shard(run: Run, shard_key: str, objects: Objects) -> dict[str, str]:
     """Writes the shard's result; the answer is its key."""
-    declared = inspection.by_path(read_manifest(run, objects).files)
+    manifest = read_manifest(run, objects)
+    declared = inspection.by_path(manifest.files)
     files = [InventoryFile.from_document(document) for document in objects.read_document(shard_key)["files"]]
     findings = inspection.captions_missing(files)
     results: list[InspectedFile] = []
     for file in files:
-        result, found = _inspect(run, file, declared.get(file.path), objects)
+        result, found = _inspect(run, file, declared.get(file.path), manifest.trigger_word, objects)
         results.append(result)
         findings += found
     key = result_key_of(shard_key)
@@ -35,7 +36,7 @@ def inspect_shard(run: Run, shard_key: str, objects: Objects) -> dict[str, str]:
 
 
 def _inspect(
-    run: Run, file: InventoryFile, declared: DeclaredFile | None, objects: Objects
+    run: Run, file: InventoryFile, declared: DeclaredFile | None, trigger_word: str | None, objects: Objects
 ) -> tuple[InspectedFile, list[Finding]]:
     if oversize := inspection.too_large(file):
         # Unread, so known by its ETag: a digest that no file's content has is never trained on, the run is
@@ -48,4 +49,4 @@ def _inspect(
             f"{file.path} was deleted while the dataset was inspected.",
             "Leave the files in place until the run is over.",
         ) from cause
-    return inspection.inspect(file, content, declared)
+    return inspection.inspect(file, content, declared, trigger_word)

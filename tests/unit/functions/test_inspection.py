@@ -15,9 +15,6 @@ from fine_tuning.inventory import InspectedFile, InventoryFile
 from fine_tuning.manifest import DeclaredFile
 from tests.functions_data import image_bytes
 
-GIF = io.BytesIO()
-Image.new("RGB", (300, 300)).save(GIF, "GIF")
-
 
 def inspect(
     path: str, content: bytes, declared: DeclaredFile | None = None
@@ -40,24 +37,69 @@ def bomb(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
 
+def jpeg(**options: object) -> bytes:
+    return image_bytes(300, 300, "JPEG", **options)
+
+
+def saved(image: Image.Image, format_name: str = "PNG", **options: object) -> bytes:
+    content = io.BytesIO()
+    image.save(content, format_name, **options)
+    return content.getvalue()
+
+
+def turned(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return image_bytes(640, 480, exif=exif)
+
+
+SQUARE = Image.effect_noise((300, 300), 60)
+CLEAR = Image.merge("RGBA", (SQUARE, SQUARE, SQUARE, Image.new("L", (300, 300), 0)))
+OPAQUE = Image.merge("RGBA", (SQUARE, SQUARE, SQUARE, Image.new("L", (300, 300), 255)))
+FRAMES = {"save_all": True, "append_images": [Image.new("RGB", (300, 300), "red")]}
+
+
 @pytest.mark.parametrize(
     ("path", "content", "expected"),
     [
         ("a.jpg", image_bytes(), []),
+        ("a.JPG", image_bytes(), []),
         ("a.webp", image_bytes(300, 300, "WEBP"), []),
+        ("a.bmp", image_bytes(300, 300, "BMP"), []),
+        ("a.png", saved(SQUARE), []),
+        ("a.png", saved(OPAQUE), []),
+        ("a.jpg", saved(SQUARE.convert("RGB"), "MPO", **FRAMES), []),
         ("a.jpg", image_bytes(300, 300, "PNG"), ["warning image-extension-differs"]),
-        ("a.jpg", image_bytes(200, 800), ["warning image-too-small"]),
         ("a.jpg", image_bytes()[:5000], ["error image-truncated"]),
         ("a.png", image_bytes(300, 300, "PNG")[:5000], ["error image-truncated"]),
+        ("a.webp", image_bytes(300, 300, "WEBP")[:5000], ["error image-unreadable"]),
         ("a.jpg", b"", ["error image-empty"]),
         ("a.jpg", b"<html>", ["error image-unreadable"]),
+        ("a.jpg", b"\0" * 5000, ["error image-unreadable"]),
         ("a.png", bomb(60_000), ["error image-too-large"]),
-        ("a.jpg", GIF.getvalue(), ["error image-format-unsupported"]),
+        ("a.png", bomb(8_193), ["error image-too-large"]),
+        ("a.jpg", saved(SQUARE, "GIF"), ["error image-format-unsupported"]),
+        ("a.png", saved(SQUARE, "TIFF"), ["error image-format-unsupported"]),
+        ("a.jpg", b"\0\0\0\x18ftypheic\0\0\0\0", ["error image-format-unsupported"]),
+        ("a.jpg", b"\0\0\0\x1cftypavif\0\0\0\0", ["error image-format-unsupported"]),
+        ("a.png", b'<?xml version="1.0"?>\n<svg xmlns="x"/>', ["error image-format-unsupported"]),
+        ("a.png", b"%PDF-1.7", ["error image-format-unsupported"]),
         ("a.heic", b"x", ["error image-format-unsupported"]),
-        ("a.txt", "süß".encode(), []),
-        ("a.txt", "\ufeffcat".encode(), []),
-        ("a.txt", "süß".encode("latin-1"), ["error caption-not-utf8"]),
-        ("a.txt", b" \n", ["warning caption-empty"]),
+        ("a.pdf", b"x", ["error image-format-unsupported"]),
+        ("a.jpg", saved(Image.merge("CMYK", (SQUARE,) * 4), "JPEG"), ["warning image-cmyk"]),
+        ("a.png", saved(SQUARE.convert("I;16")), ["error image-16-bit"]),
+        ("a.png", saved(SQUARE.convert("P")), ["note image-palette"]),
+        ("a.png", saved(SQUARE.convert("P"), transparency=0), ["note image-palette", "warning image-transparent"]),
+        ("a.png", saved(CLEAR), ["warning image-transparent"]),
+        ("a.webp", saved(CLEAR, "WEBP", lossless=True), ["warning image-transparent"]),
+        ("a.png", saved(SQUARE.convert("RGB"), **FRAMES), ["warning image-animated"]),
+        ("a.webp", saved(SQUARE.convert("RGB"), "WEBP", **FRAMES), ["warning image-animated"]),
+        ("a.jpg", turned(6), ["warning image-orientation"]),
+        ("a.jpg", turned(1), []),
+        ("a.jpg", turned(99), []),
+        ("._a.jpg", b"\0\5\x16\7", ["note file-not-used"]),
+        ("__MACOSX/a.jpg", b"x", ["note file-not-used"]),
+        ("10_x/.DS_Store", b"x", ["note file-not-used"]),
         ("notes.md", b"x", ["warning file-not-used"]),
         ("kohya-sdxl-config.toml", b"x", []),
     ],
@@ -70,11 +112,14 @@ def test_findings(path: str, content: bytes, expected: list[str]) -> None:
     assert (result.width is not None) == (result.kind == "image" and not is_error)
 
 
-def test_the_size_is_the_one_after_exif_orientation() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    result, _ = inspect("a.jpg", image_bytes(640, 480, exif=exif))
-    assert (result.width, result.height) == (480, 640)
+def test_the_size_is_the_one_that_the_trainer_sees() -> None:
+    result, _ = inspect("a.jpg", turned(6))
+    assert (result.width, result.height) == (640, 480)  # it does not turn what EXIF says is turned
+
+
+def test_damaged_exif_hinders_nobody() -> None:
+    content = turned(6).replace(b"Exif\0\0MM\0*", b"Exif\0\0MM\0\xff")
+    assert inspect("a.jpg", content)[1] == []
 
 
 @pytest.mark.parametrize(
@@ -96,7 +141,7 @@ def test_a_missing_caption_is_told_of_training_images_only() -> None:
 
 
 def test_a_huge_file_is_refused_before_it_is_read() -> None:
-    assert inspection.too_large(InventoryFile("a.jpg", 200 * 1024 * 1024, "e", "v")) is None
-    finding = inspection.too_large(InventoryFile("a.jpg", 200 * 1024 * 1024 + 1, "e", "v"))
+    assert inspection.too_large(InventoryFile("a.jpg", inspection.LARGEST_FILE, "e", "v")) is None
+    finding = inspection.too_large(InventoryFile("a.jpg", inspection.LARGEST_FILE + 1, "e", "v"))
     assert finding is not None
     assert finding.code == "file-too-large"

@@ -30,7 +30,15 @@ def told(layout: Layout) -> list[tuple[str, str]]:
         (["0_cat/a.jpg", "2_cat/b.jpg"], ["2_cat"], ["file-outside-layout"]),
         (["x/a.jpg", "y/b.jpg"], [], ["layout-unclear"]),
         (["reg/1_animal/b.jpg"], ["reg/1_animal"], []),
-        (["10/a.jpg"], ["10"], []),
+        (["10/a.jpg"], ["10_sks cat"], ["folder-without-token"]),
+        (["10_/a.jpg"], ["10_sks cat"], ["folder-without-token"]),
+        (["10/a.jpg", "10_sks cat/b.jpg"], ["10_sks cat again", "10_sks cat"], ["folder-without-token"]),
+        (
+            ["1_x/a.jpg", "reg/5/b.jpg"],
+            ["1_x", "reg/5_subject"],
+            ["folder-without-token", "regularization-unused"],
+        ),
+        (["1_x/a.jpg", "reg/2_y/b.jpg"], ["1_x", "reg/2_y"], ["regularization-unused"]),
     ],
 )
 def test_folders(paths: list[str], folders: list[str], codes: list[str]) -> None:
@@ -59,6 +67,74 @@ def test_what_is_passed_over_is_told() -> None:
         ("caption-without-image", "1_x/lost.txt"),
         ("image-name-shared", "1_x/a"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("folder", "said", "remedy"),
+    [
+        ("10 cat", "does not say", "10_cat"),
+        ("x12-sks cat", "does not say", "12_sks cat"),
+        ("cat 7", "does not say", "7_cat"),
+        ("0_cat", "0 repeats", "<repeats>_<token>"),
+        ("2_dog/more", "too deep", "<repeats>_<token>"),
+        ("photos", "does not say", "<repeats>_<token>"),
+        (".", "beside the folders", "<repeats>_<token>"),
+    ],
+)
+def test_a_folder_that_is_passed_over_is_told_why_and_how_to_name_it(
+    folder: str, said: str, remedy: str
+) -> None:
+    layout = laid_out("2_dog/b.jpg", f"{folder}/a.jpg" if folder != "." else "a.jpg")
+    (finding,) = layout.findings
+    assert finding.code == "file-outside-layout"
+    assert said in finding.message
+    assert remedy in finding.remedy
+
+
+def targets(*paths: str) -> dict[str, list[str]]:
+    """Source → targets, of one folder."""
+    (folder,) = laid_out(*(f"1_x/{path}" for path in paths)).folders
+    named: dict[str, list[str]] = {}
+    for placed in folder.files:
+        named.setdefault(placed.source.removeprefix("1_x/"), []).append(placed.target)
+    return named
+
+
+def test_an_extension_that_the_trainer_does_not_find_is_staged_as_one_that_it_finds() -> None:
+    assert targets("a.Jpg", "b.JPG", "c.jpg", "a.txt") == {
+        "a.Jpg": ["a.jpg"],
+        "a.txt": ["a.txt"],
+        "b.JPG": ["b.JPG"],
+        "c.jpg": ["c.jpg"],
+    }
+    assert told(laid_out("1_x/a.Jpg")) == [("image-extension-case", "1_x/a.Jpg")]
+
+
+def test_images_of_one_name_are_staged_apart_each_with_the_caption() -> None:
+    assert targets("a.jpg", "a.png", "a.Jpg", "a-png.png", "a.txt") == {
+        "a.Jpg": ["a.jpg"],
+        "a.jpg": ["a-jpg.jpg"],
+        "a.png": ["a-png-.png"],
+        "a-png.png": ["a-png.png"],
+        "a.txt": ["a-jpg.txt", "a-png-.txt", "a.txt"],
+    }
+
+
+@pytest.mark.parametrize("caption", ["caf\u00e9.txt", "cafe\u0301.txt", "CAF\u00c9.TXT"])
+def test_a_caption_is_found_whatever_system_wrote_its_name(caption: str) -> None:
+    image = "cafe\u0301.jpg"
+    assert targets(image, caption) == {image: [image], caption: ["cafe\u0301.txt"]}
+
+
+def test_a_caption_of_the_very_name_comes_first() -> None:
+    assert targets("a.jpg", "A.txt", "a.txt")["a.txt"] == ["a.txt"]
+    layout = laid_out("1_x/a.jpg", "1_x/A.jpg", "1_x/\u0041.txt", "1_x/a.caption")
+    assert layout.findings == ()
+
+
+def test_a_caption_with_both_extensions_is_told_its_name() -> None:
+    (finding,) = laid_out("1_x/a.jpg", "1_x/a.jpg.txt").findings
+    assert (finding.code, finding.remedy) == ("caption-without-image", "Name it a.txt.")
 
 
 def test_an_unreadable_image_is_in_no_folder() -> None:
