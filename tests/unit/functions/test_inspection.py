@@ -89,7 +89,11 @@ FRAMES = {"save_all": True, "append_images": [Image.new("RGB", (300, 300), "red"
         ("a.jpg", saved(Image.merge("CMYK", (SQUARE,) * 4), "JPEG"), ["warning image-cmyk"]),
         ("a.png", saved(SQUARE.convert("I;16")), ["error image-16-bit"]),
         ("a.png", saved(SQUARE.convert("P")), ["note image-palette"]),
-        ("a.png", saved(SQUARE.convert("P"), transparency=0), ["note image-palette", "warning image-transparent"]),
+        (
+            "a.png",
+            saved(SQUARE.convert("P"), transparency=0),
+            ["note image-palette", "warning image-transparent"],
+        ),
         ("a.png", saved(CLEAR), ["warning image-transparent"]),
         ("a.webp", saved(CLEAR, "WEBP", lossless=True), ["warning image-transparent"]),
         ("a.png", saved(SQUARE.convert("RGB"), **FRAMES), ["warning image-animated"]),
