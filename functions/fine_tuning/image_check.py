@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Size = tuple[int, int]
 
 # Bytes that decoding takes for a pixel, at most: Pillow's own 4, 1 of an alpha channel that is looked at, what libjpeg
-# keeps of a progressive image (three channels of 16 bits), what libwebp keeps of a canvas; measured, docs/benchmarks.md.
+# keeps of a progressive image (three channels of 16 bits), what libwebp keeps of a canvas (docs/benchmarks.md).
 _BYTES_OF_PIXEL = {"JPEG": 4, "MPO": 4, "PNG": 5, "BMP": 4, "WEBP": 18}
 _BYTES_OF_PROGRESSIVE_PIXEL = 10
 LARGEST_DECODING = 256 * 1024 * 1024  # bytes; 67 million pixels of a plain JPEG or PNG
