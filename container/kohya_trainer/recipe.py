@@ -1,0 +1,289 @@
+"""From wishes, dataset and machine to the fastest settings that keep what the user means; each with its reason.
+
+Two questions, asked at two times. `learning` decides what changes the result: images a step and the learning rate.
+It is asked before the run, for the GPU with the least memory of those the run may be given, so that whichever it is
+given goes on from the same checkpoints and the quote holds. `execution` decides how a step is carried out on the
+machine found, and changes nothing that is learned; it is asked in the container. What the user set always wins.
+
+container/kohya_trainer owns this file and speed.json; functions/fine_tuning holds copies, byte for byte.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+_FIGURES = Path(__file__).with_name("speed.json")
+BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
+# A preset's batch is raised at most so far: the span for which docs/benchmarks.md compares validation losses.
+MOST_TIMES_THE_BATCH = 4
+# Fewer steps than this are too few for warm-up, schedule and checkpoints to mean anything.
+LEAST_STEPS = 100
+# Batches of a bucket's rest are smaller; a batch size whose batches are emptier than this gains nothing.
+LEAST_FILLED = 0.75
+# Of the memory left beside the CUDA context; the allocator cannot hand out the last of it in one piece.
+USABLE_SHARE = 0.94
+SHARES_COMPUTED_AGAIN = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Their step does not follow from the learning rate, or they find it themselves.
+RATE_KEPT_FOR = ("prodigy", "dadapt", "adafactor", "schedulefree")
+FORBID_CACHED_LATENTS = ("color_aug", "random_crop")
+FORBID_CACHED_TEXT = (
+    "shuffle_caption",
+    "caption_dropout_rate",
+    "caption_dropout_every_n_epochs",
+    "caption_tag_dropout_rate",
+    "token_warmup_step",
+    "weighted_captions",
+)
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """Those that train together, over all hosts; `memory_gib` is one GPU's, as its driver tells it."""
+
+    count: int
+    memory_gib: float
+
+
+@dataclass(frozen=True)
+class Filled:
+    """An aspect bucket: its pixels, and how many images (repeats counted) it shows in an epoch."""
+
+    pixels: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One setting: an option of the trainer, or of its execution where the trainer has none."""
+
+    option: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Recipe:
+    choices: tuple[Choice, ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {choice.option: choice.value for choice in self.choices}
+
+    def lines(self) -> list[str]:
+        """For the log, one a choice."""
+        return [f"{choice.option} = {choice.value}: {choice.reason}" for choice in self.choices]
+
+
+def learning(
+    options: Mapping[str, Any],
+    chosen_by_user: frozenset[str],
+    buckets: Sequence[Filled],
+    epochs: float,
+    gpus: Gpus,
+    scale_learning_rate: bool = True,
+) -> Recipe:
+    """Images a step and the learning rate.
+
+    Args:
+        options: resolved, with the preset's `train_batch_size` and rates, which belong to each other.
+        chosen_by_user: names of the options that the user set; they stay, and so does what hangs on them.
+        epochs: how often every image is shown; images seen stay what they are.
+        gpus: the least memory of any GPU that the run may be given.
+
+    With a batch k times as large the rate grows by √k, as noise in Adam's step shrinks by √k (Malladi et al. 2022,
+    "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms"); optimizers that find their own rate keep theirs.
+    """
+    accumulation = int(options.get("gradient_accumulation_steps", 1))
+    before = int(options.get("train_batch_size", 1)) * accumulation
+    if {"train_batch_size", "gradient_accumulation_steps", "max_train_steps"} & chosen_by_user:
+        return Recipe(())
+    together = _images_a_step(options, buckets, epochs, gpus, before)
+    batch = max(1, together // gpus.count)
+    if batch * gpus.count == before and accumulation == 1:
+        return Recipe(())
+    seen = sum(bucket.images for bucket in buckets) * epochs
+    choices = [
+        Choice(
+            "train_batch_size",
+            batch,
+            f"{batch * gpus.count} images a step instead of {before} fill the GPU and fit {gpus.memory_gib:.0f} GiB; "
+            f"all {seen:.0f} images are still seen, in {math.ceil(seen / (batch * gpus.count))} steps",
+        )
+    ]
+    if accumulation > 1:
+        choices.append(Choice("gradient_accumulation_steps", 1, "they fit at once"))
+    if scale_learning_rate:
+        choices += _scaled_rates(options, chosen_by_user, batch * gpus.count / before)
+    return Recipe(tuple(choices))
+
+
+def _images_a_step(
+    options: Mapping[str, Any], buckets: Sequence[Filled], epochs: float, gpus: Gpus, before: int
+) -> int:
+    images = sum(bucket.images for bucket in buckets)
+    pixels = max((bucket.pixels for bucket in buckets), default=1024 * 1024)
+    best = before
+    for batch in BATCHES:
+        together = batch * gpus.count
+        if together <= before or together > MOST_TIMES_THE_BATCH * before:
+            continue
+        batches = sum(math.ceil(bucket.images / batch) for bucket in buckets)
+        if (
+            images * epochs / together >= LEAST_STEPS
+            and images >= LEAST_FILLED * batches * batch
+            and fits(options, batch, pixels, 1.0, gpus.memory_gib)
+        ):
+            best = together
+    return best
+
+
+def _scaled_rates(options: Mapping[str, Any], chosen_by_user: frozenset[str], times: float) -> list[Choice]:
+    optimizer = str(options.get("optimizer_type") or "AdamW").lower()
+    if any(name in optimizer for name in RATE_KEPT_FOR):
+        return []
+    factor = math.sqrt(times)
+    return [
+        Choice(
+            name, float(f"{rate * factor:.3g}"), f"{times:g} times the images a step: {rate:g} × √{times:g}"
+        )
+        for name in ("learning_rate", "unet_lr", "text_encoder_lr")
+        if name not in chosen_by_user and isinstance(rate := options.get(name), int | float)
+    ]
+
+
+def execution(
+    options: Mapping[str, Any],
+    chosen_by_user: frozenset[str],
+    pixels: int,
+    gpus: Gpus,
+    cpus: int,
+    accelerated: bool = True,
+) -> Recipe:
+    """How a step is carried out on this machine.
+
+    Args:
+        pixels: of the largest bucket.
+        cpus: of the host, which its GPUs share.
+        accelerated: whether the trainer's U-Net will be the fast one (kohya_trainer.acceleration).
+    """
+    batch = int(options.get("train_batch_size", 1))
+    way = "fast" if accelerated else "plain"
+    share = computed_again(options, batch, pixels, gpus.memory_gib, way)
+    needed = f"batch {batch} needs {memory_gib(options, batch, pixels, share, way):.0f} of {gpus.memory_gib:.0f} GiB"
+    choices = [
+        Choice("gradient_checkpointing", share > 0, needed),
+        # Not the trainer's: it knows all or nothing.
+        Choice("computed_again", share, "of the blocks' insides, in the backward pass"),
+        *_caching(options),
+    ]
+    if not any(options.get(name) for name in ("sdpa", "xformers", "mem_eff_attn")):
+        choices.append(Choice("sdpa", True, "attention in one kernel"))
+    if options.get("optimizer_type", "AdamW") == "AdamW" and not options.get("optimizer_args"):
+        choices.append(Choice("optimizer_args", ["fused=True"], "one kernel for all parameters"))
+    if gpus.memory_gib >= LEAST_FOR_STRAIGHT_LOADING:
+        choices.append(
+            Choice("lowram", True, "the checkpoint goes straight to the GPU, which has room for it")
+        )
+        choices.append(Choice("vae_batch_size", 4, "latents are cached four at a time"))
+    workers = max(1, min(8, cpus // max(1, gpus.count) // 2))
+    choices.append(Choice("max_data_loader_n_workers", workers, f"{cpus} CPUs for {gpus.count} GPUs"))
+    choices.append(Choice("persistent_data_loader_workers", True, "no new processes at each epoch"))
+    return Recipe(tuple(choice for choice in choices if choice.option not in chosen_by_user))
+
+
+# U-Net, both text encoders and the VAE in half precision take 6.9 GB; the caching passes a few more.
+LEAST_FOR_STRAIGHT_LOADING = 15.0
+
+
+def _caching(options: Mapping[str, Any]) -> list[Choice]:
+    choices = []
+    if not any(options.get(name) for name in FORBID_CACHED_LATENTS) and not options.get("cache_latents"):
+        choices.append(Choice("cache_latents", True, "no option changes the pictures between epochs"))
+    changing = not options.get("network_train_unet_only") or any(
+        options.get(name) for name in FORBID_CACHED_TEXT
+    )
+    if not changing and not options.get("cache_text_encoder_outputs"):
+        reason = "captions and their encoders stay as they are"
+        choices.append(Choice("cache_text_encoder_outputs", True, reason))
+    return choices
+
+
+def memory_gib(
+    options: Mapping[str, Any], batch: int, pixels: int, again: float, execution: str = "fast"
+) -> float:
+    """The peak of torch's allocations on one GPU.
+
+    Args:
+        pixels: of one image; activations grow with it.
+        again: share of the blocks whose insides are computed a second time instead of kept.
+        execution: "plain", the trainer's own U-Net, or "fast".
+    """
+    figures = _figures()["memory"]
+    optimizer = str(options.get("optimizer_type") or "AdamW")
+    per_parameter = figures["bytes_per_parameter"].get(optimizer, 16)
+    rank = int(options.get("network_dim") or 4)
+    parameters = rank * figures["network_parameters_per_rank"]
+    fixed = figures["unet_gib"]
+    images = figures["activations_gib_per_image"][execution]
+    activations = again * images["again"] + (1 - again) * images["kept"]
+    if not options.get("network_train_unet_only"):
+        parameters += rank * figures["text_encoder_parameters_per_rank"]
+        activations += 0.25 if again else 0.8
+    if not options.get("cache_text_encoder_outputs"):
+        fixed += figures["text_encoders_gib"]
+    area = pixels / (1024 * 1024)
+    return float(fixed + parameters * per_parameter / 2**30 + batch * area * activations)
+
+
+def fits(
+    options: Mapping[str, Any], batch: int, pixels: int, again: float, memory: float, execution: str = "plain"
+) -> bool:
+    """Whether it fits a GPU of `memory` GiB."""
+    usable: float = (memory - _figures()["memory"]["context_gib"]) * USABLE_SHARE
+    return memory_gib(options, batch, pixels, again, execution) <= usable
+
+
+def computed_again(
+    options: Mapping[str, Any], batch: int, pixels: int, memory: float, execution: str = "fast"
+) -> float:
+    """The smallest share that fits; all of it where even that does not. The trainer's own U-Net knows 0 and 1 only."""
+    shares = SHARES_COMPUTED_AGAIN if execution == "fast" else (0.0, 1.0)
+    return next((s for s in shares if fits(options, batch, pixels, s, memory, execution)), 1.0)
+
+
+def seconds_per_step(batch: int, pixels: int, again: float, gpu: str, execution: str = "fast") -> float:
+    """Of one GPU's batch, U-Net alone learning; `gpu` is a class of speed.json, H200 measured and the others scaled."""
+    figures = _figures()
+    table = figures["seconds_per_step"][execution]
+    images = batch * pixels / (1024 * 1024)
+    kept, recomputed = (_interpolated(table[name]["by_batch"], images) for name in ("kept", "again"))
+    here = kept + again * (recomputed - kept)
+    found, measured = figures["gpus"][gpu], figures["gpus"]["H200"]
+    share = figures["share_of_arithmetic"]
+    slower = share * measured["bf16_tflops"] / found["bf16_tflops"]
+    slower += (1 - share) * measured["gb_per_second"] / found["gb_per_second"]
+    largest = [points["by_batch"][-1] for points in (table["kept"], table["again"])]
+    an_image = sum(part * last[1] / last[0] for part, last in zip((1 - again, again), largest, strict=True))
+    # Small batches wait for kernels to be launched, which no GPU makes faster; an image's own work is scaled.
+    return float(max(here, an_image * images * slower))
+
+
+def _interpolated(points: Sequence[Sequence[float]], batch: float) -> float:
+    """Straight lines between measured (batch, seconds) points; below the first it stays, and the last goes on."""
+    if batch <= points[0][0]:
+        return points[0][1]
+    for (left, low), (right, high) in pairwise(points):
+        if batch <= right or right == points[-1][0]:
+            return low + (high - low) * (batch - left) / (right - left)
+    raise AssertionError("unreachable: the last line goes on")
+
+
+@cache
+def _figures() -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads(_FIGURES.read_text(encoding="utf-8"))
+    return figures
