@@ -303,6 +303,10 @@ _PLAN = {
         "The quote is above the longest job that the stack allows.",
         "Train fewer steps, name a faster instance type, or raise MaxTrainingRuntimeInSeconds.",
     ),
+    "rung-left-out": _warning(
+        "An instance type of the ladder is too dear, too slow, or has another number of GPUs than the first.",
+        "Nothing to do, or remove it from instance_types.",
+    ),
     "spot-quote": _note("The quote is at the on-demand price; spot costs less."),
 }
 

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fine_tuning import buckets, dataset, quote
+from fine_tuning import buckets, dataset, ladder, quote
 from fine_tuning.base_model import BaseModel, BaseModelElsewhereError, base_model
 from fine_tuning.configuration import CAPTION_EXTENSION, Configuration, resolve
 from fine_tuning.findings import Finding, error, has_errors, in_order, note, warning
 from fine_tuning.inventory import InspectedFile
+from fine_tuning.ladder import Offer, Rung
 from fine_tuning.layout import Layout, lay_out
 from fine_tuning.manifest import Manifest
 from fine_tuning.run import MANIFEST_NAME, TOML_NAME, Run
@@ -40,7 +41,8 @@ class Decision:
 
     Attributes:
         plan: plan.json, None when rejected.
-        summary: the plan as the flow and the record hold it, None when rejected.
+        summary: the plan as the flow and the record hold it, on the first rung; None when rejected.
+        rungs: what the run may be trained on, in order.
         config: options of config.toml.
         buckets: aspect buckets of an epoch, for the report.
     """
@@ -52,6 +54,7 @@ class Decision:
     config: dict[str, Any] | None = None
     base_model: BaseModel | None = None
     buckets: tuple[buckets.Bucket, ...] = ()
+    rungs: tuple[Rung, ...] = ()
 
     @property
     def accepted(self) -> bool:
@@ -114,32 +117,36 @@ def _decide(
     values = configuration.values
     batch_size: int = values.get("train_batch_size", 1)
     per_epoch = buckets.batches(filled, batch_size)
-    instance_type = (manifest.instance_types or limits.instance_types)[0]
     accumulation: int = values.get("gradient_accumulation_steps", 1)
-    length, notes = schedule(configuration.layers, per_epoch, accumulation, quote.gpus(instance_type))
     image_count = sum(len(folder.images) for folder in layout.folders)
-    quoted = quote.quote(instance_type, length.total_steps, image_count, options.resolution, values)
     budget = _budget(manifest, limits)
-    runtime = quote.max_runtime_seconds(quoted, limits.max_runtime_seconds, budget)
-    findings = [*findings, *notes, *_about_quote(quoted, manifest, limits, budget, runtime)]
+
+    def offer(instance_type: str) -> Offer:
+        length, notes = schedule(configuration.layers, per_epoch, accumulation, quote.gpus(instance_type))
+        quoted = quote.quote(instance_type, length.total_steps, image_count, options.resolution, values)
+        runtime = quote.max_runtime_seconds(quoted, limits.max_runtime_seconds, budget)
+        about = _about_quote(quoted, manifest, limits, budget, runtime)
+        return Offer(quoted, length, runtime, (*notes, *about))
+
+    offers = [offer(name) for name in manifest.instance_types or limits.instance_types]
+    kept, said = ladder.choose(offers)
+    findings = [*findings, *said]
     if has_errors(findings):
+        quoted = (kept or offers)[0].quoted
         return Decision(tuple(in_order(findings)), quote=quoted, buckets=tuple(filled))
+    first = kept[0]
+    total_steps = first.length.total_steps
+    rungs = ladder.rungs(kept, manifest.spot)
     return Decision(
         findings=tuple(in_order(findings)),
-        plan=_document(run, manifest, layout, configuration, model, length, limits),
-        summary={
-            "total_steps": length.total_steps,
-            "max_runtime_seconds": runtime,
-            "instance_type": instance_type,
-            "spot": manifest.spot,
-            "estimated_seconds": quoted.seconds,
-            "estimated_cost_usd": quoted.cost_usd,
-        },
-        quote=quoted,
+        plan=_document(run, manifest, layout, configuration, model, first.length, limits),
+        summary={"total_steps": total_steps, **rungs[0].as_document()},
+        quote=first.quoted,
         # Complete: without a length the trainer silently makes 1600 steps.
-        config={**values, "max_train_steps": length.total_steps},
+        config={**values, "max_train_steps": total_steps},
         base_model=model,
         buckets=tuple(filled),
+        rungs=rungs,
     )
 
 
@@ -219,12 +226,20 @@ def _document(
     }
 
 
-def pipeline_parameters(run: Run, decision: Decision, limits: Limits) -> list[dict[str, str]]:
+def ladder_of(run: Run, decision: Decision, limits: Limits) -> list[dict[str, Any]]:
+    """The rungs as the flow holds them, each with the pipeline's parameters of its own."""
+    return [
+        {**rung.as_document(), "pipeline_parameters": pipeline_parameters(run, decision, limits, rung)}
+        for rung in decision.rungs
+    ]
+
+
+def pipeline_parameters(run: Run, decision: Decision, limits: Limits, rung: Rung) -> list[dict[str, str]]:
     """The SageMaker pipeline's parameters, all strings as its API has them.
 
     The image is added by the flow.
     """
-    summary, model = decision.summary or {}, decision.base_model
+    model = decision.base_model
     inputs = run.uri(f"{run.prefix}input/")
     values = {
         "InputS3DatasetLocation": run.uri(run.dataset_prefix),
@@ -234,15 +249,15 @@ def pipeline_parameters(run: Run, decision: Decision, limits: Limits) -> list[di
         # inputs.
         "InputS3ModelLocation": model.uri if model and model.kind == "channel" else inputs,
         "OutputS3ModelLocation": run.uri(f"{run.prefix}output/"),
-        "CheckpointS3Location": run.uri(f"checkpoints/{run.run_id}/"),
-        "TrainingInstanceType": summary["instance_type"],
+        "CheckpointS3Location": run.uri(run.checkpoint_prefix),
+        "TrainingInstanceType": rung.instance_type,
         "TrainingVolumeSizeInGB": limits.volume_gb,
-        "MaxTrainingRuntimeInSeconds": summary["max_runtime_seconds"],
-        "TrainingMode": "spot" if summary["spot"] else "on-demand",
+        "MaxTrainingRuntimeInSeconds": rung.max_runtime_seconds,
+        "TrainingMode": "spot" if rung.spot else "on-demand",
         "RunId": run.run_id,
     }
-    if summary["spot"]:
-        values["MaxWaitTimeInSeconds"] = 2 * summary["max_runtime_seconds"]
+    if rung.spot:
+        values["MaxWaitTimeInSeconds"] = 2 * rung.max_runtime_seconds
     return [{"Name": name, "Value": str(value)} for name, value in values.items()]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 MANIFEST_NAME = "manifest.json"
@@ -25,6 +25,7 @@ class Run:
     Attributes:
         dataset_prefix: the manifest's folder with a trailing slash; empty when it lies at the bucket's root.
         manifest_version: S3 version id, `null` where the bucket keeps no versions.
+        retries: the first run of this very drop, whose checkpoints are continued; None for that one itself.
     """
 
     run_id: str
@@ -32,6 +33,7 @@ class Run:
     dataset_prefix: str
     manifest_key: str
     manifest_version: str
+    retries: str | None = None
 
     @classmethod
     def of_manifest(cls, bucket: str, key: str, version: str) -> Run:
@@ -42,10 +44,15 @@ class Run:
     def from_payload(cls, payload: Mapping[str, Any]) -> Run:
         """Of an execution's input, or of a run's record, whose further attributes are ignored."""
         names = ("run_id", "bucket", "dataset_prefix", "manifest_key", "manifest_version")
-        return cls(**{name: payload[name] for name in names})
+        return cls(**{name: payload[name] for name in names}, retries=payload.get("retries"))
 
     def as_payload(self) -> dict[str, str]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def retry(self, number: int) -> Run:
+        """The same drop once more, as the run `<first run>-r<number>`; the first retry has the number 2."""
+        first = self.retries or self.run_id
+        return replace(self, run_id=f"{first}-r{number}", retries=first)
 
     @property
     def dataset(self) -> str:
@@ -55,6 +62,11 @@ class Run:
     @property
     def prefix(self) -> str:
         return f"runs/{self.run_id}/"
+
+    @property
+    def checkpoint_prefix(self) -> str:
+        """Where trainer states lie; every rung and every retry finds those of the runs before it there."""
+        return f"checkpoints/{self.retries or self.run_id}/"
 
     @property
     def report_key(self) -> str:

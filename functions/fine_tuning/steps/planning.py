@@ -20,7 +20,7 @@ from fine_tuning.steps.reading import read_manifest
 def plan_run(
     run: Run, result_keys: Sequence[str], settings: Settings, objects: Objects, records: RunRecords
 ) -> dict[str, Any]:
-    """The decision, with the plan and the pipeline's parameters when accepted."""
+    """The decision, with the plan and the ladder of instances when accepted."""
     manifest = read_manifest(run, objects)
     files, findings = _results(result_keys, objects)
     findings += _base_model_missing(run, manifest, objects)
@@ -34,7 +34,7 @@ def plan_run(
     decision = plan.plan(run, manifest, files, _toml(run, files, objects), findings, limits)
     objects.write_document(run.report_key, plan.report(decision))
     if decision.plan is None or decision.config is None:
-        return {"decision": "rejected", "plan": None, "pipeline_parameters": []}
+        return {"decision": "rejected", "plan": None, "ladder": []}
     objects.write(run.config_key, configuration.as_toml(decision.config), "application/toml")
     objects.write(run.inventory_key, as_lines(files), "application/jsonl")
     objects.write(
@@ -44,7 +44,7 @@ def plan_run(
     return {
         "decision": "accepted",
         "plan": decision.summary,
-        "pipeline_parameters": plan.pipeline_parameters(run, decision, limits),
+        "ladder": plan.ladder_of(run, decision, limits),
     }
 
 

@@ -95,7 +95,7 @@ def test_given_a_good_dataset_then_it_is_planned_and_everything_that_training_re
     lines = stack.read(f"runs/{run['run_id']}/input/inventory.jsonl").decode().splitlines()
     assert len(lines) == 7
     assert json.loads(lines[0])["width"] == 640
-    parameters = {p["Name"]: p["Value"] for p in answer["pipeline_parameters"]}
+    parameters = {p["Name"]: p["Value"] for p in answer["ladder"][0]["pipeline_parameters"]}
     assert parameters["TrainingMode"] == "spot"
     assert parameters["InputS3DatasetLocation"] == f"s3://{BUCKET}/{PREFIX}"
     assert all(isinstance(value, str) for value in parameters.values())
@@ -126,7 +126,7 @@ def test_given_a_bad_dataset_then_it_is_rejected_with_one_mail(
 ) -> None:
     run, answer = decide(stack, b'{"version": 1}', files)
 
-    assert answer == {"decision": "rejected", "plan": None, "pipeline_parameters": []}
+    assert answer == {"decision": "rejected", "plan": None, "ladder": []}
     assert findings(stack, run) == expected
     told = [notify.handler({"run": run, "kind": "rejected", "facts": {}}, stack.context) for _ in range(2)]
     assert told[0] == told[1]

@@ -110,9 +110,13 @@ def test_the_report_is_what_its_schema_says(toml: bytes | None) -> None:
     jsonschema_rs.validate(schema, plan.rejection(decision.findings))
 
 
+def parameters(rung: dict[str, Any]) -> dict[str, str]:
+    return {p["Name"]: p["Value"] for p in rung["pipeline_parameters"]}
+
+
 def test_the_pipelines_parameters() -> None:
     decision = decide(spot=True, base_model=f"s3://{BUCKET}/models/m.safetensors")
-    given = {p["Name"]: p["Value"] for p in plan.pipeline_parameters(RUN, decision, LIMITS)}
+    given = parameters(plan.ladder_of(RUN, decision, LIMITS)[0])
     assert decision.summary is not None
     runtime = decision.summary["max_runtime_seconds"]
     assert given == {
@@ -130,7 +134,7 @@ def test_the_pipelines_parameters() -> None:
     }
     assert decision.plan is not None
     assert decision.plan["base_model"]["file"] == "m.safetensors"
-    on_demand = {p["Name"]: p["Value"] for p in plan.pipeline_parameters(RUN, decide(), LIMITS)}
+    on_demand = parameters(plan.ladder_of(RUN, decide(), LIMITS)[0])
     assert on_demand["TrainingMode"] == "on-demand"
     assert on_demand["InputS3ModelLocation"] == on_demand["InputS3ConfigurationLocation"]
     assert "MaxWaitTimeInSeconds" not in on_demand
