@@ -271,7 +271,32 @@ _CONFIGURATION = {
         "Remove it.",
     ),
     "option-overridden": _note("The option is set by the application; what it says is not used."),
-    "options-contradict": _error("Options that the trainer refuses together.", "Remove one of them."),
+    "option-repeated": _warning(
+        "One option stands in several sections of the TOML; the trainer flattens them, and the last one counts.",
+        "Keep one of them.",
+    ),
+    "options-contradict": _error(
+        "Options that the trainer refuses together: it would stop after the instance was started.",
+        "Remove or correct one of them.",
+    ),
+    "options-ignored": _warning(
+        "An option does nothing beside the others, and the trainer does not say so.", "Remove it."
+    ),
+    "options-harmful": _warning(
+        "Options that the trainer takes together, to no good.", "Do what the message's remedy says."
+    ),
+    "precision-unsupported": _error(
+        "bf16 is asked for on a GPU older than Ampere (T4, V100, K80, M60), which emulates it.",
+        "Set mixed_precision to fp16, or name an instance with a newer GPU.",
+    ),
+    "precision-changed": _note(
+        "The preset's bf16 becomes fp16, because the instance's GPU has no bf16.",
+        "Name an instance with a newer GPU for bf16.",
+    ),
+    "instance-without-gpu": _error(
+        "An instance type of the manifest has no NVIDIA GPU that the training image runs on.",
+        "Name one such as ml.g5.2xlarge or ml.g6.2xlarge.",
+    ),
 }
 
 _PLAN = {

@@ -6,22 +6,24 @@ Manifest `config` over the user's TOML over the preset, judged and resolved.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fine_tuning import option_policy, options
+from fine_tuning import gpu, kohya_toml, option_policy, option_values, options, trainer_rules
 from fine_tuning.findings import Finding, error, note, warning
+from fine_tuning.inventory import CAPTION_EXTENSIONS
 from fine_tuning.manifest import Manifest
 from fine_tuning.run import MANIFEST_NAME, TOML_NAME
 
+as_toml = kohya_toml.write
 _PRESETS = Path(__file__).with_name("presets")
 # Resolved by the schedule, which knows the dataset: the plan sets the one length that they come to.
 _LENGTHS = ("max_train_steps", "max_train_epochs")
-_LARGEST_TOML = 1024 * 1024  # bytes
-CAPTION_EXTENSION = ".txt"
+CAPTION_EXTENSION = CAPTION_EXTENSIONS[0]
+SEED = 1234  # where nobody says one: a run can be repeated
 
 
 @dataclass(frozen=True)
@@ -33,38 +35,59 @@ class Configuration:
             length, which the plan adds.
         layers: the options of the manifest, the TOML and the preset, each judged, the weightiest first.
         hub_model: a hub id that the TOML names as its base model, if it does.
+        preferred_captions: the extension of the captions that count where an image has several.
     """
 
     values: dict[str, Any]
     layers: tuple[dict[str, Any], ...]
     hub_model: str | None
     findings: tuple[Finding, ...]
+    preferred_captions: str = CAPTION_EXTENSION
 
 
-def resolve(manifest: Manifest, toml: bytes | None, kohya_version: str) -> Configuration:
+def resolve(
+    manifest: Manifest, toml: bytes | None, kohya_version: str, instance_types: Sequence[str] = ()
+) -> Configuration:
     """Every option that is set, by weight, with what is wrong in each source.
 
-    `toml` is None where there is none.
+    Args:
+        toml: None where there is none.
+        instance_types: those of the stack, for a manifest that names none.
     """
     table = options.table(kohya_version)
-    written, findings = _read_toml(toml)
+    from_toml, findings = kohya_toml.read(toml)
+    sources = {MANIFEST_NAME: dict(manifest.config), TOML_NAME: from_toml}
     layers: list[dict[str, Any]] = []
-    for where, given in ((MANIFEST_NAME, dict(manifest.config)), (TOML_NAME, written)):
+    for where, given in sources.items():
         findings += _drop_spelt_out_defaults(given, where)
         known, unknown = options.check(given, table, where, kohya_version)
-        kept, reaching = option_policy.apply(known, where)
+        allowed, reaching = option_policy.apply(known, where, kohya_version)
+        kept, unworkable = option_values.check(allowed, where)
         layers.append(kept)
-        findings += unknown + reaching
+        findings += unknown + reaching + unworkable
     layers.append(options.check(preset(manifest.preset), table, manifest.preset, kohya_version)[0])
-    values = {
-        name: value for layer in reversed(layers) for name, value in layer.items() if name not in _LENGTHS
+    written = {
+        name: where
+        for where, layer in zip((TOML_NAME, MANIFEST_NAME), layers[1::-1], strict=True)
+        for name in layer
     }
+    values = _merged(layers)
     if manifest.validation_split is not None:
         findings += _set_validation_split(values, manifest.validation_split, table, kohya_version)
-    values["caption_extension"] = CAPTION_EXTENSION
-    values["save_model_as"] = "safetensors"
-    findings += _contradictions(values, layers)
-    return Configuration(values, tuple(layers), _hub_model(written), tuple(findings))
+    findings += _give_way_to(layers, values)
+    findings += gpu.check(manifest.instance_types)
+    findings += gpu.fit_precision(values, manifest.instance_types or instance_types, written)
+    judged = {
+        **values,
+        **{name: layer[name] for layer in layers[1::-1] for name in _LENGTHS if name in layer},
+    }
+    findings += trainer_rules.judge(judged, written, kohya_version)
+    findings += option_values.network_arguments(values, written.get("network_args", MANIFEST_NAME))
+    values |= {"caption_extension": CAPTION_EXTENSION, "save_model_as": "safetensors"}
+    values.setdefault("seed", SEED)
+    return Configuration(
+        values, tuple(layers), _hub_model(from_toml), tuple(findings), _preferred_captions(sources.values())
+    )
 
 
 @cache
@@ -72,43 +95,29 @@ def preset(name: str) -> dict[str, Any]:
     return tomllib.loads((_PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
 
 
-def as_toml(values: Mapping[str, Any]) -> bytes:
-    """config.toml: flat and sorted, the same bytes for the same options."""
-    import tomli_w
+# An option of a weightier source makes those of lighter ones meaningless that were chosen for another value of it:
+# AdamW takes none of Adafactor's arguments and the trainer would stop; a learning rate would be overridden unseen.
+_REPLACES = {
+    "optimizer_type": ("optimizer_args", "use_8bit_adam", "use_lion_optimizer"),
+    "use_8bit_adam": ("optimizer_type", "optimizer_args"),
+    "use_lion_optimizer": ("optimizer_type", "optimizer_args"),
+    "lr_scheduler": ("lr_scheduler_args", "lr_warmup_steps", "lr_decay_steps"),
+    "learning_rate": ("unet_lr", "text_encoder_lr"),
+    "network_module": ("network_args",),
+    "mixed_precision": ("full_fp16", "full_bf16"),
+}
 
-    return tomli_w.dumps(dict(sorted(values.items()))).encode()
 
-
-def _read_toml(content: bytes | None) -> tuple[dict[str, Any], list[Finding]]:
-    """The options of the user's file.
-
-    Sections are flattened as the trainer does (train_util.read_config_from_file).
-    """
-    if content is None:
-        return {}, []
-    if len(content) > _LARGEST_TOML:
-        message = f"The configuration has {len(content)} bytes; {_LARGEST_TOML} is the limit."
-        return {}, [error("config-too-large", TOML_NAME, message, "Leave only Kohya's options in it.")]
-    try:
-        document = tomllib.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as cause:
-        message = f"The configuration is not UTF-8 (byte {cause.start + 1})."
-        return {}, [error("config-not-toml", TOML_NAME, message, "Save it as UTF-8.")]
-    except (tomllib.TOMLDecodeError, RecursionError) as cause:
-        # The reader names no line where the document ends too early.
-        lines = content.count(b"\n") + 1
-        last = f"at the end, line {lines}"
-        reason = _first_line(cause).replace("at end of document", last)
-        message = f"The configuration is not TOML: {reason}."
-        return {}, [
-            error(
-                "config-not-toml", TOML_NAME, message, "Correct it there, for example quote the text values."
-            )
-        ]
-    flat: dict[str, Any] = {}
-    for name, value in document.items():
-        flat.update(value if isinstance(value, dict) else {name: value})
-    return flat, []
+def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for layer in reversed(layers):
+        for name in layer:
+            # An option that is switched off, or that says what was said before, replaces nothing.
+            if layer[name] is not False and layer[name] != values.get(name):
+                for replaced in _REPLACES.get(name, ()):
+                    values.pop(replaced, None)
+        values |= {name: value for name, value in layer.items() if name not in _LENGTHS}
+    return values
 
 
 # Values that the trainer's own graphical interface writes for "the default", and its parser would refuse.
@@ -124,16 +133,17 @@ def _drop_spelt_out_defaults(given: dict[str, Any], where: str) -> list[Finding]
     return findings
 
 
-def _first_line(cause: Exception) -> str:
-    return (str(cause).splitlines() or ["nested too deep"])[0][:200]
-
-
 def _hub_model(written: Mapping[str, Any]) -> str | None:
     """`organisation/model` out of the TOML's base model; a path of another machine says nothing."""
     name = written.get("pretrained_model_name_or_path")
     if not isinstance(name, str) or name.count("/") != 1 or name.startswith(("/", ".", "~")):
         return None
     return name if not name.endswith((".safetensors", ".ckpt")) else None
+
+
+def _preferred_captions(sources: Any) -> str:
+    named = (given.get(name) for given in sources for name in ("caption_extension", "caption_extention"))
+    return next((one.lower() for one in named if str(one).lower() in CAPTION_EXTENSIONS), CAPTION_EXTENSION)
 
 
 def _set_validation_split(
@@ -146,38 +156,36 @@ def _set_validation_split(
     return [warning("option-unknown", MANIFEST_NAME, message, "Remove `validation_split`.")]
 
 
-# What cannot go together, read in the trainer's own checks: (option, what it excludes, why).
+# What excludes a cache: train_util.py, is_text_encoder_output_cacheable and is_latent_cacheable.
 _EXCLUDED_BY_CACHED_CAPTIONS = (
-    "shuffle_caption",
-    "caption_dropout_rate",
-    "caption_dropout_every_n_epochs",
-    "caption_tag_dropout_rate",
-    "token_warmup_step",
+    *("shuffle_caption", "caption_dropout_rate", "caption_tag_dropout_rate", "token_warmup_step"),
+    "caption_dropout_every_n_epochs",  # silently not done
 )
 _EXCLUDED_BY_CACHED_LATENTS = ("color_aug", "random_crop")
 
 
-def _contradictions(values: dict[str, Any], layers: list[dict[str, Any]]) -> list[Finding]:
-    """Pairs that the trainer stops at.
-
-    Where only the preset asks for the cache, the user's option wins silently.
-    """
+def _give_way_to(layers: Sequence[Mapping[str, Any]], values: dict[str, Any]) -> list[Finding]:
+    """Caches that the user's other options exclude: the preset's is switched off, the user's own is an error."""
     findings: list[Finding] = []
-    by_user = {**layers[1], **layers[0]}
-    trains_text_encoder = not values.get("network_train_unet_only")
-    exclusions = (
-        ("cache_text_encoder_outputs", [n for n in _EXCLUDED_BY_CACHED_CAPTIONS if values.get(n)]),
-        ("cache_text_encoder_outputs", ["text-encoder training"] if trains_text_encoder else []),
-        ("cache_latents", [n for n in _EXCLUDED_BY_CACHED_LATENTS if values.get(n)]),
-    )
-    for cache_option, excluded in exclusions:
+    excluded_by_text = [name for name in _EXCLUDED_BY_CACHED_CAPTIONS if values.get(name)]
+    if not values.get("network_train_unet_only"):
+        excluded_by_text.append("text-encoder training")
+    excluded_by_latents = [name for name in _EXCLUDED_BY_CACHED_LATENTS if values.get(name)]
+    for cache_option, excluded in (
+        ("cache_text_encoder_outputs", excluded_by_text),
+        ("cache_text_encoder_outputs_to_disk", excluded_by_text),  # switches the former on
+        ("cache_latents", excluded_by_latents),
+        ("cache_latents_to_disk", excluded_by_latents),
+    ):
         if not values.get(cache_option) or not excluded:
             continue
-        if not by_user.get(cache_option):
+        where = next(
+            (w for w, one in zip((MANIFEST_NAME, TOML_NAME), layers, strict=False) if one.get(cache_option)),
+            None,
+        )
+        if where is None:
             values[cache_option] = False
-            values.pop(f"{cache_option}_to_disk", None)
             continue
-        where = MANIFEST_NAME if cache_option in layers[0] else TOML_NAME
         message = f"{cache_option} cannot go with {' and '.join(excluded)}."
         findings.append(error("options-contradict", where, message, "Remove one of them."))
     return findings

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fine_tuning.findings import Finding, error, note
+from fine_tuning.inventory import CAPTION_EXTENSIONS
 from fine_tuning.nearest import did_you_mean
 
+_CAPTION_EXTENSION = ("caption_extension", "caption_extention")
 # option → why it is refused
 _REFUSED = {
     **dict.fromkeys(("dataset_class", "lr_scheduler_type"), "it imports code by name"),
@@ -49,6 +51,7 @@ _REFUSED = {
     ),
     **dict.fromkeys(("debug_dataset", "output_config"), "it ends the job before anything is trained"),
     **dict.fromkeys(("v2", "deepspeed"), "an SDXL LoRA cannot be trained with it on one GPU"),
+    "dim_from_weights": "it reads network_weights, a file of the training machine",
 }
 # option → who sets it. A configuration that was written for another machine names these; it need not be
 # changed.
@@ -57,10 +60,13 @@ _OVERRIDDEN = {
         ("logging_dir", "output_dir", "reg_data_dir", "resume", "tokenizer_cache_dir", "train_data_dir"),
         "the training container sets it",
     ),
+    **dict.fromkeys(
+        ("initial_epoch", "initial_step", "skip_until_initial_step"),
+        "the training container goes on where an interrupted job was",
+    ),
     "pretrained_model_name_or_path": "the manifest's `base_model` decides",
     "sample_prompts": "the manifest's `sample_prompts` decide",
-    "caption_extension": "captions are renamed to .txt for the trainer",
-    "caption_extention": "captions are renamed to .txt for the trainer",
+    **dict.fromkeys(_CAPTION_EXTENSION, "captions with this and other extensions are staged as .txt"),
 }
 _FIXED_VALUES = {"save_model_as": "safetensors"}  # .ckpt and .pt are pickles: opening one runs code
 NETWORK_MODULES = ("networks.lora", "networks.lora_fa", "networks.dylora")
@@ -77,14 +83,18 @@ OPTIMIZERS = (
     "SGDNesterov",
     "SGDNesterov8bit",
     "DAdaptation",
+    "DAdaptAdamPreprint",
     "DAdaptAdam",
     "DAdaptAdaGrad",
     "DAdaptAdan",
+    "DAdaptAdanIP",
     "DAdaptLion",
     "DAdaptSGD",
     "Prodigy",
-    "AdaFactor",
+    "Adafactor",
 )
+# Versions before v23 bring neither the package nor schedulers of newer transformers.
+NEWER_OPTIMIZERS = ("AdamWScheduleFree", "RAdamScheduleFree", "SGDScheduleFree")
 SCHEDULERS = (
     "linear",
     "cosine",
@@ -92,24 +102,15 @@ SCHEDULERS = (
     "polynomial",
     "constant",
     "constant_with_warmup",
-    "inverse_sqrt",
-    "cosine_with_min_lr",
-    "warmup_stable_decay",
     "piecewise_constant",
     "adafactor",
 )
-_ALLOWED_NAMES = {"network_module": NETWORK_MODULES, "optimizer_type": OPTIMIZERS, "lr_scheduler": SCHEDULERS}
+NEWER_SCHEDULERS = ("inverse_sqrt", "cosine_with_min_lr", "warmup_stable_decay")
+_NAMED_OPTIONS = ("network_module", "optimizer_type", "lr_scheduler")
 _TRACKERS_THAT_UPLOAD = ("wandb", "all")
-_SMALLEST = {  # what the trainer divides by, or allocates
-    "train_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "max_train_steps": 1,
-    "max_train_epochs": 1,
-    "network_dim": 1,
-}
 
 
-def apply(given: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[Finding]]:
+def apply(given: Mapping[str, Any], where: str, kohya_version: str) -> tuple[dict[str, Any], list[Finding]]:
     """The options that may stay, and a finding for each that may not.
 
     `given` is what `options.check` accepted.
@@ -119,12 +120,28 @@ def apply(given: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[Fi
     for name, value in given.items():
         if _says_nothing(value):
             continue  # the kohya_ss GUI writes "" and false for every option that it knows
-        problem = _judge(name, value, where)
-        if problem is None:
-            kept[name] = value
-        else:
+        if name in _NAMED_OPTIONS:
+            allowed = allowed_names(name, kohya_version)
+            # The trainer finds schedulers and modules by their exact name alone.
+            if exact := {one.lower(): one for one in allowed}.get(value.lower()):
+                kept[name] = exact
+            else:
+                findings.append(_name_not_allowed(name, value, allowed, where))
+        elif problem := _judge(name, value, where):
             findings.append(problem)
+        else:
+            kept[name] = value
     return kept, findings
+
+
+def allowed_names(option: str, kohya_version: str) -> tuple[str, ...]:
+    """The names that network_module, optimizer_type or lr_scheduler may have."""
+    newer = not kohya_version.startswith("v22.")
+    return {
+        "network_module": NETWORK_MODULES,
+        "optimizer_type": OPTIMIZERS + (NEWER_OPTIMIZERS if newer else ()),
+        "lr_scheduler": SCHEDULERS + (NEWER_SCHEDULERS if newer else ()),
+    }[option]
 
 
 def _says_nothing(value: Any) -> bool:
@@ -135,6 +152,12 @@ def _judge(name: str, value: Any, where: str) -> Finding | None:
     if name in _REFUSED and value is not False:
         return error(
             "option-refused", where, f"The option {name} is refused: {_REFUSED[name]}.", "Remove it."
+        )
+    if name in _CAPTION_EXTENSION and value.lower() not in CAPTION_EXTENSIONS:
+        expected = ", ".join(CAPTION_EXTENSIONS)
+        message = f"The option {name} is '{value[:80]}'; captions are read from files that end in {expected}."
+        return error(
+            "option-invalid", where, message, f"Rename the captions to end in {CAPTION_EXTENSIONS[0]}."
         )
     if name in _OVERRIDDEN:
         return note("option-overridden", where, f"The option {name} is not used: {_OVERRIDDEN[name]}.")
@@ -156,22 +179,14 @@ def _judge(name: str, value: Any, where: str) -> Finding | None:
         return error(
             "option-refused", where, "The option output_name is refused: it is a path.", "Use a plain name."
         )
-    if name in _ALLOWED_NAMES:
-        return _name_not_allowed(name, value, where)
-    if name in _SMALLEST and value < _SMALLEST[name]:
-        message = f"The option {name} is {value}; {_SMALLEST[name]} is the least."
-        return error("option-invalid", where, message, f"Give {name} another value, or remove it.")
     return None
 
 
-def _name_not_allowed(name: str, value: str, where: str) -> Finding | None:
-    allowed = _ALLOWED_NAMES[name]
-    lowered = {one.lower(): one for one in allowed}
-    if value.lower() in lowered:
-        return None
+def _name_not_allowed(name: str, value: str, allowed: tuple[str, ...], where: str) -> Finding:
+    remedy = f"Use one of: {', '.join(allowed)}."
     if "." in value and name != "network_module":
         message = f"The option {name} is refused: '{value[:80]}' imports code by name."
-        return error("option-refused", where, message, f"Use one of: {', '.join(allowed)}.")
-    guess = did_you_mean(value.lower(), lowered)
+        return error("option-refused", where, message, remedy)
+    guess = did_you_mean(value.lower(), [one.lower() for one in allowed])
     message = f"The option {name} does not take '{value[:80]}' here.{guess}"
-    return error("option-refused", where, message, f"Use one of: {', '.join(allowed)}.")
+    return error("option-refused", where, message, remedy)

@@ -19,6 +19,7 @@ from fine_tuning.errors import ConfigurationError
 from fine_tuning.findings import Finding, error, warning
 from fine_tuning.nearest import did_you_mean
 
+_LONGEST_NUMBER = 40  # characters
 _TABLES = Path(__file__).with_name("kohya_options")
 
 
@@ -64,9 +65,7 @@ def check(
     for name, value in given.items():
         option = options.get(name)
         if option is None:
-            guess = did_you_mean(name, options)
-            message = f"kohya_ss {version} has no option '{name[:80]}'; it does nothing.{guess}"
-            findings.append(warning("option-unknown", where, message, "Correct or remove it."))
+            findings.append(_unknown(name, options, where, version))
             continue
         try:
             accepted[name] = _value(option, value)
@@ -76,6 +75,28 @@ def check(
                 error("option-invalid", where, message, f"Give {name} another value, or remove it.")
             )
     return accepted, findings
+
+
+# What the graphical interface and the original 2024 sample write into a TOML, and why the trainer never reads it.
+_WITHOUT_EFFECT = {
+    "conv_dim": 'it is an argument of the network: network_args = ["conv_dim=…"]',
+    "conv_alpha": 'it is an argument of the network: network_args = ["conv_alpha=…"]',
+    "unit": 'it is an argument of networks.dylora: network_args = ["unit=…"]',
+    "train_on_input": "it belongs to LyCORIS' iA3, which is not used here",
+    "model_list": "it is the graphical interface's own list of base models",
+    "noise_offset_type": "it chooses what the graphical interface shows; noise_offset itself counts",
+    "no_token_padding": "it is an option of the older trainers of whole models",
+    "sdxl": "the SDXL trainer is the one that runs",
+}
+
+
+def _unknown(name: str, options: Mapping[str, Option], where: str, version: str) -> Finding:
+    if why := _WITHOUT_EFFECT.get(name):
+        message = f"The option {name} does nothing in a configuration of kohya_ss {version}: {why}."
+        return warning("option-unknown", where, message, "Remove it.")
+    guess = did_you_mean(name, options)
+    message = f"kohya_ss {version} has no option '{name[:80]}'; it does nothing.{guess}"
+    return warning("option-unknown", where, message, "Correct or remove it.")
 
 
 def _value(option: Option, value: Any) -> Any:
@@ -110,15 +131,38 @@ def _text(value: Any) -> str:
 
 
 def _integer(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+    number = _parsed(value, int)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not float(number).is_integer():
         raise ValueError("it must be a whole number")
-    return int(value)
+    return int(number)
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = _parsed(value, float)
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         raise ValueError("it must be a number")
-    return value
+    return number
+
+
+def _steps_or_share(value: Any) -> float:
+    """Steps, or a share of all steps below 1: `100`, `0.1`, `"10%"` (train_util.py, int_or_float).
+
+    Out of a TOML the trainer takes any float for a share, so that 100.0 would be a hundred times all steps.
+    """
+    if isinstance(value, str) and value.endswith("%"):
+        return _number(value[:-1]) / 100
+    number = _number(value)
+    return number if 0 < number < 1 else _integer(number)
+
+
+def _parsed(value: Any, parse: Callable[[str], Any]) -> Any:
+    """Text as the trainer's own command line would read it; out of a TOML it would stay text and fail later."""
+    if not isinstance(value, str) or len(value) > _LONGEST_NUMBER:
+        return value
+    try:
+        return parse(value)
+    except ValueError:
+        return value
 
 
 _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
@@ -127,7 +171,7 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {
     "Path": _text,
     "int": _integer,
     "float": _number,
-    "int_or_float": _number,
+    "int_or_float": _steps_or_share,
 }
 
 

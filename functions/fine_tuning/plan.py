@@ -75,7 +75,7 @@ def plan(
         files: every file of the inventory; `found`: what inspection says of them.
         toml: content of the user's configuration in the inventoried version, None without one.
     """
-    configuration = resolve(manifest, toml, limits.kohya_version)
+    configuration = resolve(manifest, toml, limits.kohya_version, limits.instance_types)
     layout = lay_out(files, manifest.repeats, manifest.trigger_word, CAPTION_EXTENSION)
     findings = [*found, *configuration.findings, *layout.findings]
     findings += dataset.judge(files, layout, configuration.values, manifest.trigger_word, limits.volume_gb)

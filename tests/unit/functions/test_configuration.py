@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from typing import Any
 
 import pytest
 
-from fine_tuning import configuration, option_policy, options
+from fine_tuning import configuration, option_policy, option_values, options, trainer_rules
 from fine_tuning.configuration import Configuration
 from fine_tuning.errors import ConfigurationError
 from fine_tuning.manifest import Manifest
-from tests.functions_data import REPOSITORY
+from tests.functions_data import EVENTS, REPOSITORY
 
 VERSIONS = ["v25.2.2", "v22.6.2"]
+PRESETS = ["sdxl-character", "sdxl-style", "sdxl-object", "sample-2024"]
 
 
 def resolve(config: dict[str, Any] | None = None, toml: str | None = None, **keys: Any) -> Configuration:
@@ -38,13 +40,25 @@ def test_sections_of_a_toml_are_flattened_as_the_trainer_does() -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("preset", ["sdxl-character", "sample-2024"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_option_of_a_preset_is_one_of_the_trainer_and_allowed(preset: str, version: str) -> None:
     given = configuration.preset(preset)
     kept, findings = options.check(given, options.table(version), preset, version)
     assert findings == []
-    assert option_policy.apply(kept, preset) == (kept, [])
+    assert option_policy.apply(kept, preset, version) == (kept, [])
+    assert option_values.check(kept, preset) == (kept, [])
+    assert list(trainer_rules.judge(kept, dict.fromkeys(kept, preset), version)) == []
+    assert "seed" in given
     assert resolve(preset=preset, kohya_version=version).findings == ()
+
+
+def test_the_presets_are_those_of_the_schema_each_with_a_sentence_on_what_it_is_for() -> None:
+    rule = json.loads((EVENTS / "manifest.schema.json").read_bytes())["properties"]["preset"]
+    files = sorted((REPOSITORY / "functions/fine_tuning/presets").glob("*.toml"))
+    assert sorted(rule["enum"]) == [file.stem for file in files] == sorted(PRESETS)
+    for file in files:
+        assert f"{file.stem}: " in rule["description"]
+        assert file.read_text(encoding="utf-8").startswith("# ")
 
 
 def test_the_presets_are_what_they_say() -> None:
@@ -220,7 +234,7 @@ def test_no_option_that_names_a_path_or_a_secret_is_forgotten() -> None:
             if not any(part in name for part in suspicious) or name in harmless:
                 continue
             value: Any = True if option.type == "flag" else "/x"
-            kept, findings = option_policy.apply({name: value}, "x")
+            kept, findings = option_policy.apply({name: value}, "x", version)
             assert kept == {}, f"{version}: {name}"
             assert len(findings) == 1
 
