@@ -38,8 +38,11 @@ def install() -> None:
     )
 
     def emit(function: Mapping[str, Any], request_id: str, text: str, *rest: Any, **more: Any) -> Any:
-        for namespace, name, value, unit, dimensions in embedded_metrics(text or ""):
+        found = list(embedded_metrics(text or ""))
+        for namespace, name, value, unit, dimensions in found:
             cloudwatch.record_metric(namespace, name, value, unit, dimensions)
+        if found:
+            cloudwatch._evaluate_all_alarms()
         return emit_logs(function, request_id, text, *rest, **more)
 
     emit_logs = replace(lambda_svc, "_emit_lambda_logs", emit)

@@ -33,6 +33,7 @@ SERVICES = (
     "cloudformation",
     "codecommit",
     "codebuild",
+    "alarms",
     "training_jobs",
     "sagemaker_pipelines",
 )

@@ -19,6 +19,7 @@ Answer = TypeVar("Answer")
 
 REGION = "us-east-1"
 FINAL = {"COMPLETED", "REJECTED", "REPEATED", "FAILED", "STOPPED"}
+ALARM = "ALARM: "  # how CloudWatch begins the subject of an alarm's mail
 # Enough for the rehearsal to learn something, little enough to be quick.
 QUICK = {
     "resolution": "256,256",
@@ -91,6 +92,7 @@ class Stack:
         )
 
     def mails(self, run_id: str | None = None, kind: str | None = None) -> list[email.message.EmailMessage]:
+        """Those that the application writes; what CloudWatch writes of an alarm is not among them."""
         found = []
         for path in sorted((self.home / "mailbox").glob("*.eml")):
             mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
@@ -98,8 +100,16 @@ class Stack:
                 continue
             if kind is not None and mail["X-Attribute-kind"] != kind:
                 continue
+            if mail["Subject"].startswith(ALARM):
+                continue
             found.append(mail)
         return found
+
+    def alarm_mails(self) -> set[str]:
+        """The subjects of the mails that CloudWatch writes of alarms."""
+        paths = (self.home / "mailbox").glob("*.eml")
+        mails = (email.message_from_bytes(path.read_bytes(), policy=email.policy.default) for path in paths)
+        return {str(mail["Subject"]) for mail in mails if mail["Subject"].startswith(ALARM)}
 
     def mail(self, run_id: str, kind: str) -> str:
         """The body of the one mail of a kind; waits for it."""

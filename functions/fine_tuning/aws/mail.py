@@ -12,9 +12,18 @@ from fine_tuning.messages import Message
 
 if TYPE_CHECKING:
     from types_boto3_sns.client import SNSClient
+    from types_boto3_sns.type_defs import MessageAttributeValueTypeDef
 
 # Longer than an execution's name stays taken (90 days), so that no late event repeats a mail.
 _REMEMBERED_SECONDS = 100 * 24 * 3600
+
+
+def attributes_of(message: Message) -> dict[str, MessageAttributeValueTypeDef]:
+    """Typed as SNS wants them: only a number can be compared in a filter policy."""
+    return {
+        name: {"DataType": "String" if isinstance(value, str) else "Number", "StringValue": str(value)}
+        for name, value in message.attributes.items()
+    }
 
 
 class Mail:
@@ -60,16 +69,11 @@ class Mail:
 
     def _publish(self, identity: dict[str, str], message: Message) -> str:
         sns: SNSClient = client("sns")
-        attributes = {
-            name: {"DataType": "String" if isinstance(value, str) else "Number", "StringValue": str(value)}
-            for name, value in message.attributes.items()
-        }
         with translated(f"publish the mail '{message.kind}'"):
             answer = sns.publish(
                 TopicArn=self._topic_arn,
                 Subject=message.subject,
                 Message=message.body,
-                # A dict of plain strings is what the stub's TypedDict describes, but not of its type.
-                MessageAttributes=attributes,  # type: ignore[arg-type]
+                MessageAttributes=attributes_of(message),
             )
         return answer["MessageId"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from fine_tuning.aws.sdk import client
 from fine_tuning.aws.translation import code_of, translated
 from fine_tuning.errors import FineTuningError
+from fine_tuning.observability import logger
 from fine_tuning.observation import METRICS, TERMINAL, Observation, observe, training_job_name
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch.client import CloudWatchClient
     from types_boto3_sagemaker.client import SageMakerClient
 
-_log = logging.getLogger(__name__)
 _NAMESPACE = "/aws/sagemaker/TrainingJobs"
 _PERIOD_SECONDS = 60
 # Within a minute of a job the last step is the highest and the last ETA the lowest; a loss is noise, so
@@ -122,7 +121,7 @@ class Training:
         try:
             return self._latest(job_name, job)
         except FineTuningError as problem:
-            _log.warning("The training is shown without its metrics: %s", problem)
+            logger.warning("The training is shown without its metrics: %s", problem)
             return {}
 
     def _latest(self, job_name: str, job: dict[str, Any]) -> dict[str, float]:

@@ -11,6 +11,8 @@ from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.aws.training import Training
 from fine_tuning.errors import FineTuningError, RunsNotReconciledError
+from fine_tuning.measurements import is_silent, of_silence
+from fine_tuning.observability import logger, publish
 from fine_tuning.steps.stopping import end
 
 # No flow runs longer than 30 days (statemachine/fine_tuning.asl.yaml); the rest is for what was missed then.
@@ -32,12 +34,17 @@ def reconcile(
     for record in runs:
         try:
             if _ends(record, pipeline_name, records, training, mail):
+                logger.warning("The flow of this run is over, so it was ended", run_id=record["run_id"])
                 ended.append(record["run_id"])
         except Exception as problem:  # one run must not hide the others; all are raised together below
             problems[record["run_id"]] = problem
+    silent = [record["run_id"] for record in runs if record["run_id"] not in ended and is_silent(record, now)]
+    for run_id in silent:
+        logger.warning("This run trains for much longer than it was quoted", run_id=run_id)
+    publish(of_silence(len(silent)))
     if problems:
         raise _not_reconciled(problems, len(runs)) from next(iter(problems.values()))
-    return {"looked_at": len(runs), "ended": ended}
+    return {"looked_at": len(runs), "ended": ended, "silent": silent}
 
 
 def _ends(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fine_tuning import console, failure, messages, pipeline_execution, statuses
+from fine_tuning import console, failure, measurements, messages, pipeline_execution, statuses
 from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
-from fine_tuning.aws.run_records import RunRecords
+from fine_tuning.aws.run_records import Advance, RunRecords
 from fine_tuning.errors import ConfigurationError
 from fine_tuning.messages import Message
+from fine_tuning.observability import publish
 from fine_tuning.run import Run
 
 
@@ -28,7 +29,10 @@ def tell(
         advance = records.advance(run.run_id, status, attributes)
         if advance.outcome == "refused":
             return {"status": advance.status, "message_id": None}
+        _measure(run, advance, records)
     message_id = _send(run, message, records, mail)
+    if kind == "started":
+        publish(measurements.of_start(facts["plan"]), run_id=run.run_id)
     return {"status": message.status, "message_id": message_id}
 
 
@@ -43,7 +47,14 @@ def tell_ended_execution(
     advance = records.advance(run.run_id, status, {"failure": why.as_document()})
     if advance.outcome == "refused":
         return None
+    _measure(run, advance, records)
     return _send(run, messages.FAILURES[kind](run, why), records, mail)
+
+
+def _measure(run: Run, advance: Advance, records: RunRecords) -> None:
+    """Once a run, with the one change to its final status."""
+    if advance.outcome == "changed":
+        publish(measurements.of_ending(records.find(run.run_id)), run_id=run.run_id)
 
 
 def _send(run: Run, message: Message, records: RunRecords, mail: Mail) -> str:

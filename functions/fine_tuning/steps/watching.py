@@ -12,6 +12,7 @@ from fine_tuning import pipeline_execution
 from fine_tuning.aws.executions import answer_token
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.aws.training import Training
+from fine_tuning.observability import about
 from fine_tuning.observation import Observation
 from fine_tuning.run import Run
 
@@ -43,6 +44,8 @@ def observe(event: dict[str, Any], records: RunRecords, training: Training) -> O
     """
     execution_id = pipeline_execution.id_of_event(event)
     run_id = records.run_id_of_pipeline_execution(execution_id) if execution_id else None
+    if run_id:
+        about(run_id=run_id)
     record = records.get(run_id) if run_id else None
     if record is None or record["status"] != "TRAINING":
         return None

@@ -56,7 +56,9 @@ def training(run: dict[str, Any]) -> None:
     deployment.deployment(None).records.advance(run["run_id"], "TRAINING")
 
 
-def test_given_a_whole_model_then_it_is_proved_and_told_once(stack: Stack) -> None:
+def test_given_a_whole_model_then_it_is_proved_told_and_counted_once(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = planned(stack)
     training(run)
     observation = make_output(stack, run, safetensors(3))
@@ -71,6 +73,9 @@ def test_given_a_whole_model_then_it_is_proved_and_told_once(stack: Stack) -> No
         notify.handler({"run": run, "kind": "completed", "facts": facts}, stack.context) for _ in range(2)
     ]
     assert told[0] == told[1]
+    (counted,) = (line for line in capsys.readouterr().out.splitlines() if '"Runs"' in line)
+    assert json.loads(counted)["outcome"] == "COMPLETED"
+    assert json.loads(counted)["run_id"] == run["run_id"]
     (mail,) = stack.mails()
     assert "REHEARSAL" in mail["Message"]
     record = stack.record(run["run_id"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -202,9 +203,9 @@ def test_given_a_flow_that_ended_unnoticed_then_its_job_is_stopped_and_one_mail_
     expects_stop(sagemaker)
     at(datetime.now(UTC) + LATER)
 
-    assert reconcile(stack) == {"looked_at": 1, "ended": [run["run_id"]]}
+    assert reconcile(stack) == {"looked_at": 1, "ended": [run["run_id"]], "silent": []}
     # Next time there is nothing left to look at.
-    assert reconcile(stack) == {"looked_at": 0, "ended": []}
+    assert reconcile(stack) == {"looked_at": 0, "ended": [], "silent": []}
 
     sagemaker.assert_no_pending_responses()
     record = stack.record(run["run_id"])
@@ -221,9 +222,34 @@ def test_given_a_flow_that_runs_then_it_is_left_alone(
     flow_is(step_functions, run, "RUNNING")
     at(datetime.now(UTC) + LATER)
 
-    assert reconcile(stack) == {"looked_at": 1, "ended": []}
+    assert reconcile(stack) == {"looked_at": 1, "ended": [], "silent": []}
     assert stack.record(run["run_id"])["status"] == "STARTING"
     assert stack.mails() == []
+
+
+def test_given_a_run_that_outlasts_its_quote_then_it_is_named_and_counted(
+    stack: Stack,
+    at: Callable[[datetime], None],
+    step_functions: Stubber,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = starting(stack)
+    deployment.deployment(None).records.advance(run["run_id"], "TRAINING")
+    for _ in range(2):
+        flow_is(step_functions, run, "RUNNING")
+    at(datetime.now(UTC) + timedelta(minutes=30))
+    assert reconcile(stack)["silent"] == []
+    assert published(capsys, "SilentRuns") == [0]
+
+    at(datetime.now(UTC) + timedelta(days=2))
+    assert reconcile(stack)["silent"] == [run["run_id"]]
+    assert published(capsys, "SilentRuns") == [1]
+
+
+def published(capsys: pytest.CaptureFixture[str], name: str) -> list[float]:
+    """The values of a metric in the log since the last look."""
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if '"_aws"' in line]
+    return [value for line in lines for value in line.get(name, ())]
 
 
 @pytest.mark.parametrize("age", [timedelta(minutes=4), timedelta(days=36)])
@@ -232,7 +258,7 @@ def test_given_a_run_that_is_too_young_or_too_old_then_its_flow_is_not_asked_for
 ) -> None:
     starting(stack)
     at(datetime.now(UTC) + age)
-    assert reconcile(stack) == {"looked_at": 0, "ended": []}
+    assert reconcile(stack) == {"looked_at": 0, "ended": [], "silent": []}
 
 
 def test_given_a_run_that_cannot_be_compared_then_the_others_are_and_the_error_names_it(

@@ -1,0 +1,65 @@
+"""What is measured of runs, as CloudWatch metrics in the namespace of the stack.
+
+Every metric costs for each combination of its dimensions: only the outcome is one, of five values. GPU utilisation is
+not among them: SageMaker publishes it itself (GPUUtilization, namespace /aws/sagemaker/TrainingJobs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+# How far a training may outlast its quote before somebody should look: the quote is an estimate, and finding and
+# preparing an instance is not in it.
+_PATIENCE = 1.5
+_PREPARATION = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    name: str
+    unit: Literal["Count", "Seconds", "Percent", "None"]
+    value: float
+    dimensions: Mapping[str, str] = field(default_factory=dict)
+
+
+def of_start(plan: Mapping[str, Any]) -> Iterator[Measurement]:
+    """Of a training that is paid for from now on."""
+    if plan.get("estimated_cost_usd") is not None:
+        yield Measurement("QuotedUsd", "None", plan["estimated_cost_usd"])
+
+
+def of_ending(record: Mapping[str, Any]) -> Iterator[Measurement]:
+    """Of a run whose record has just come to its end."""
+    yield Measurement("Runs", "Count", 1, {"outcome": record["status"]})
+    plan, observation = record.get("plan") or {}, record.get("observation") or {}
+    spent, quoted = observation.get("cost_usd"), plan.get("estimated_cost_usd")
+    if spent is not None:
+        yield Measurement("SpentUsd", "None", spent)
+    # A run that ended early says nothing about its quote.
+    if spent is not None and quoted and record["status"] == "COMPLETED":
+        yield Measurement("SpentOfQuote", "Percent", round(100 * spent / quoted, 1))
+    accepted, began = _moment(record, "PLANNED"), _moment(record, "TRAINING")
+    if accepted and began:
+        yield Measurement("QueueSeconds", "Seconds", (began - accepted).total_seconds())
+
+
+def of_silence(silent_runs: int) -> Iterator[Measurement]:
+    """Also none, so that an alarm ends."""
+    yield Measurement("SilentRuns", "Count", silent_runs)
+
+
+def is_silent(record: Mapping[str, Any], now: datetime) -> bool:
+    """Whether a run trains for longer than its quote and a good margin, and has told nobody of an end."""
+    began, quoted = _moment(record, "TRAINING"), (record.get("plan") or {}).get("estimated_seconds")
+    if began is None or quoted is None:
+        return False
+    return now - began > _PATIENCE * timedelta(seconds=quoted) + _PREPARATION
+
+
+def _moment(record: Mapping[str, Any], status: str) -> datetime | None:
+    """When the run last came to a status."""
+    moments = [change["at"] for change in record.get("history", ()) if change["status"] == status]
+    return datetime.fromisoformat(moments[-1]) if moments else None
