@@ -10,11 +10,20 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kohya_trainer.command import entry_point
 from kohya_trainer.options import TABLES
+
+
+def trainer_parser(kohya_home: Path) -> argparse.ArgumentParser:
+    """The trainer's own; it and all that it imports are loaded for it, from its own folder."""
+    script = entry_point(kohya_home)
+    sys.path.insert(0, str(script.parent))
+    parser: argparse.ArgumentParser = importlib.import_module(script.stem).setup_parser()
+    return parser
 
 
 def describe(parser: argparse.ArgumentParser) -> dict[str, dict[str, Any]]:
@@ -36,15 +45,29 @@ def describe(parser: argparse.ArgumentParser) -> dict[str, dict[str, Any]]:
     return dict(sorted(options.items()))
 
 
+def differences(
+    parser: Mapping[str, Mapping[str, Any]], table: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """A line for each option in which the trainer's parser and a table are not the same."""
+    lines = [f"{name}: the trainer has it, the table does not" for name in sorted(set(parser) - set(table))]
+    lines += [f"{name}: the table has it, the trainer does not" for name in sorted(set(table) - set(parser))]
+    for name in sorted(set(parser) & set(table)):
+        found, expected = parser[name], table[name]
+        lines += [
+            f"{name}: {member} is {found.get(member)!r} in the trainer, {expected.get(member)!r} in the table"
+            for member in sorted({*found, *expected})
+            if found.get(member) != expected.get(member)
+        ]
+    return lines
+
+
 def main(version: str) -> int:
     """Prints the path of the table it wrote."""
-    script = entry_point(Path(os.environ["KOHYA_HOME"]))
-    sys.path.insert(0, str(script.parent))
-    trainer = importlib.import_module(script.stem)
+    home = Path(os.environ["KOHYA_HOME"])
     table = {
-        "trainer": script.name,
+        "trainer": entry_point(home).name,
         "version": f"kohya_ss-{version}",
-        "options": describe(trainer.setup_parser()),
+        "options": describe(trainer_parser(home)),
     }
     path = TABLES / f"kohya_ss-{version}.json"
     path.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -182,7 +182,7 @@ class BuildRun:
         return status if status != "SUCCEEDED" or code == 0 else "FAILED"
 
     def _environment(self, spec: Buildspec, source: Path) -> dict[str, str]:
-        tools = write_tools(self._folder / "bin", os.environ.get("PATH", os.defpath))
+        tools = write_tools(self._folder / "bin", os.environ.get("PATH", os.defpath), os.environ)
         project = self._project.get("environment") or {}
         given = {item["name"]: str(item["value"]) for item in project.get("environmentVariables") or []}
         home = self._folder / "home"
