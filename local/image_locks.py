@@ -42,7 +42,9 @@ def main(uv: str, *options: str) -> int:
         lock = resolve(uv, source, options)
         if source.stem.startswith(KOHYA):
             torch, lock = split(lock)
-            source.with_name(f"{source.stem.replace(KOHYA, 'torch-')}.txt").write_text(torch, encoding="utf-8")
+            source.with_name(f"{source.stem.replace(KOHYA, 'torch-')}.txt").write_text(
+                torch, encoding="utf-8"
+            )
         source.with_suffix(".txt").write_text(lock, encoding="utf-8")
     return 0
 

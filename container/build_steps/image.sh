@@ -67,10 +67,12 @@ move_latest() {
         echo "$SOURCE_BRANCH is at $tip by now: its own build moves latest."
         return
     fi
-    if [ "$wanted" != "$(image_digest latest)" ]; then
+    if [ "$wanted" = "$(image_digest latest)" ]; then
+        echo "latest stays the image of $tip."
+    else
         aws ecr put-image --repository-name "$IMAGE_REPOSITORY" --image-tag latest \
             --image-manifest "$(image_manifest "$tip-$KOHYA_SS_VERSION")" >/dev/null || return
-        echo "latest is $wanted, the image of $tip"
+        echo "latest is $wanted, the image of $tip."
     fi
     [ "$(branch_tip)" = "$tip" ] || move_latest
 }

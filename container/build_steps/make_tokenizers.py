@@ -2,8 +2,8 @@
 
     make_tokenizers.py OPEN_CLIP_WHEEL FOLDER
 
-CLIP's vocabulary is a list of merges, which the package open_clip_torch carries; vocab.json and merges.txt follow from it
-exactly, and their digests are those of the published files. Both encoders share them. The trainer itself sets the
+CLIP's vocabulary is a list of merges, which the package open_clip_torch carries; vocab.json and merges.txt follow from
+it exactly, and their digests are those of the published files. Both encoders share them. The trainer itself sets the
 second one's padding to 0.
 """
 

@@ -21,7 +21,17 @@ from kohya_trainer.toml_text import to_toml
 KOHYA_HOME = Path(os.environ["KOHYA_HOME"])
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # What a run may set, less those that need a GPU to be made (bitsandbytes').
-OPTIMIZERS = ["AdamW", "Lion", "DAdaptAdam", "DAdaptAdaGrad", "DAdaptAdan", "DAdaptLion", "DAdaptSGD", "Prodigy", "AdaFactor"]
+OPTIMIZERS = [
+    "AdamW",
+    "Lion",
+    "DAdaptAdam",
+    "DAdaptAdaGrad",
+    "DAdaptAdan",
+    "DAdaptLion",
+    "DAdaptSGD",
+    "Prodigy",
+    "AdaFactor",
+]
 DIGESTS = {
     "vocab.json": "e089ad92ba36837a0d31433e555c8f45fe601ab5c221d4f607ded32d9f7a4349",
     "merges.txt": "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a",

@@ -45,9 +45,7 @@ def describe(parser: argparse.ArgumentParser) -> dict[str, dict[str, Any]]:
     return dict(sorted(options.items()))
 
 
-def differences(
-    parser: Mapping[str, Mapping[str, Any]], table: Mapping[str, Mapping[str, Any]]
-) -> list[str]:
+def differences(parser: Mapping[str, Mapping[str, Any]], table: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A line for each option in which the trainer's parser and a table are not the same."""
     lines = [f"{name}: the trainer has it, the table does not" for name in sorted(set(parser) - set(table))]
     lines += [f"{name}: the table has it, the trainer does not" for name in sorted(set(table) - set(parser))]

@@ -99,7 +99,9 @@ def main(variables: Mapping[str, str]) -> int:
         failed = failed or bool(problems)
     if failed:
         version = variables.get("KOHYA_VERSION")
-        print(f"A new option table is made by: python -m kohya_trainer.make_option_table {version}", flush=True)
+        print(
+            f"A new option table is made by: python -m kohya_trainer.make_option_table {version}", flush=True
+        )
     return int(failed)
 
 

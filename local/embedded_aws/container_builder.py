@@ -1,7 +1,7 @@
-"""`docker` of a build on a machine with buildah and podman: images are really built, run, and pushed to the embedded ECR.
+"""`docker` of a build on a machine with buildah and podman: images are really built, run, and pushed.
 
-Chosen by EMBEDDED_AWS_BUILDER=buildah. What the machine must do otherwise than CodeBuild, such as another base image, is
-in EMBEDDED_AWS_BUILD_ARGUMENTS, which `buildah build` gets beside what the buildspec says.
+Chosen by EMBEDDED_AWS_BUILDER=buildah. What the machine must do otherwise than CodeBuild, such as another base image,
+is in EMBEDDED_AWS_BUILD_ARGUMENTS, which `buildah build` gets beside what the buildspec says.
 """
 
 import os
@@ -42,7 +42,17 @@ def translate(words: list[str], environment: Mapping[str, str]) -> list[str]:
         name, rest = rest[0], rest[1:]
     if name == "build":
         more = shlex.split(environment.get("EMBEDDED_AWS_BUILD_ARGUMENTS", ""))
-        return ["buildah", "bud", "--isolation", "chroot", "--format", "docker", "--layers", *more, *_known(rest)]
+        return [
+            "buildah",
+            "bud",
+            "--isolation",
+            "chroot",
+            "--format",
+            "docker",
+            "--layers",
+            *more,
+            *_known(rest),
+        ]
     if name in ("push", "pull"):
         return _transfer(name, rest, environment)
     if name == "tag":

@@ -78,6 +78,13 @@ class Dockerfile:
     arguments: list[Instruction]
     stages: list[Stage]
 
+    def until(self, target: str) -> "Dockerfile":
+        """The stages up to `target`, which `docker build --target` makes the last one."""
+        names = [stage.name for stage in self.stages]
+        if target not in names:
+            raise DockerfileError(f"target stage {target} could not be found")
+        return Dockerfile(self.arguments, self.stages[: names.index(target) + 1])
+
 
 def read_dockerfile(text: str) -> Dockerfile:
     arguments: list[Instruction] = []

@@ -28,6 +28,7 @@ VALUED = {
     "--file": "file",
     "--build-arg": "build-arg",
     "--label": "label",
+    "--target": "target",
 }
 VALUED_WITHOUT_EFFECT = frozenset({"--cache-from", "--cache-to", "--platform", "--progress", "--network"})
 WITHOUT_EFFECT = frozenset(
@@ -46,6 +47,7 @@ class BuildOptions:
     tags: list[str] = field(default_factory=list)
     arguments: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    target: str | None = None
     push: bool = False
 
 
@@ -88,7 +90,15 @@ def main(words: Sequence[str]) -> int:
         and arguments[0] in ("build", "push", "tag", "pull", "inspect")
     ):
         command = arguments.pop(0)
-    commands = {"build": build, "push": push, "pull": pull, "tag": tag, "inspect": inspect, "login": login}
+    commands = {
+        "build": build,
+        "push": push,
+        "pull": pull,
+        "tag": tag,
+        "inspect": inspect,
+        "login": login,
+        "run": run,
+    }
     try:
         if command not in commands:
             raise UsageError(
@@ -136,6 +146,7 @@ def read_options(words: Sequence[str]) -> BuildOptions:
         [with_tag(name) for name in found["tag"]],
         named(found["build-arg"]),
         named(found["label"]),
+        found["target"][-1] if found["target"] else None,
         push_after,
     )
 
@@ -149,6 +160,8 @@ def build(words: list[str], images: LocalImages) -> int:
     options = read_options(words)
     path = Path(options.file) if options.file else options.context / "Dockerfile"
     dockerfile = read_dockerfile(path.read_text(encoding="utf-8"))
+    if options.target:
+        dockerfile = dockerfile.until(options.target)
     image, steps = assemble_image(dockerfile, options.context, options.arguments, options.labels, print)
     if steps:
         print(f"RUN steps were not executed: {reason_without_builder()}")
@@ -163,6 +176,12 @@ def reason_without_builder() -> str:
     """The machine's builder, if it has one, would build for a registry that is not the emulated one."""
     builder = os.environ.get("EMBEDDED_AWS_BUILDER")
     return f"{builder} of this machine is not used" if builder else "this machine has no container builder"
+
+
+def run(words: list[str], images: LocalImages) -> int:
+    """An image whose RUN steps were not executed cannot run; that is said, and is no failure of the build."""
+    print(f"docker run {' '.join(words)}: not run, {reason_without_builder()}")
+    return 0
 
 
 def push(words: list[str], images: LocalImages) -> int:

@@ -56,7 +56,7 @@ def test_errors_have_the_clis_exit_statuses(
 
 @pytest.mark.usefixtures("as_root")
 def test_a_build_gets_it_where_no_cli_is_installed(tmp_path: Path) -> None:
-    folder = write_tools(tmp_path / "bin", str(tmp_path / "empty"))
+    folder = write_tools(tmp_path / "bin", str(tmp_path / "empty"), {})
 
     done = subprocess.run(
         [folder / "aws", "ecr", "get-login-password"], capture_output=True, text=True, cwd=tmp_path

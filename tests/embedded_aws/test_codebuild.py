@@ -375,7 +375,44 @@ def test_latest_moves_only_while_the_commit_is_the_tip(container: Container) -> 
 
     images = container.images()
     assert images["latest"] == newest == images[f"{second}-v25.2.2"] != images[f"{first}-v25.2.2"]
-    assert any("latest stays where it is" in line for line in container.project.log(late))
+    assert any(f"latest stays the image of {second}" in line for line in container.project.log(late))
+
+
+def test_a_build_that_is_overtaken_leaves_latest_to_the_tips_own_build(container: Container) -> None:
+    first = container.push("one")
+    second = container.push("two")
+
+    overtaken = container.project.start(sourceVersion=first)
+    container.project.ended(overtaken)
+
+    assert set(container.images()) == {f"{first}-v25.2.2"}
+    assert any(f"main is at {second} by now" in line for line in container.project.log(overtaken))
+
+
+def test_another_version_of_the_trainer_is_another_image_of_the_same_commit(container: Container) -> None:
+    commit = container.push("one")
+    container.project.ended(container.project.start(sourceVersion=commit))
+    version = [{"name": "KOHYA_SS_VERSION", "value": "v22.6.2"}]
+
+    other = container.project.start(sourceVersion=commit, environmentVariablesOverride=version)
+    build = container.project.ended(other)
+
+    assert build["buildStatus"] == "SUCCEEDED", container.project.log(other)
+    images = container.images()
+    assert set(images) == {f"{commit}-v25.2.2", f"{commit}-v22.6.2", "latest"}
+    assert images["latest"] == images[f"{commit}-v22.6.2"]
+
+
+def test_an_unknown_version_fails_before_anything_is_built(container: Container) -> None:
+    commit = container.push("one")
+    version = [{"name": "KOHYA_SS_VERSION", "value": "v1.2.3"}]
+
+    identifier = container.project.start(sourceVersion=commit, environmentVariablesOverride=version)
+    build = container.project.ended(identifier)
+
+    assert phases(build)["PRE_BUILD"] == "FAILED"
+    assert "BUILD" not in phases(build)
+    assert any("make_option_table v1.2.3" in line for line in container.project.log(identifier))
 
 
 def test_a_commits_image_is_pushed_once(container: Container) -> None:

@@ -144,6 +144,17 @@ def test_a_stage_continues_another(context: Path) -> None:
     assert list(files(image)) == ["bin/train"]
 
 
+def test_a_target_is_the_last_stage_that_is_built(context: Path) -> None:
+    dockerfile = read_dockerfile("FROM scratch AS one\nENV A=1\nFROM one AS two\nENV B=2\n")
+
+    image, _ = assemble_image(dockerfile.until("one"), context, {}, {}, lambda line: None)
+
+    assert "A=1" in configuration(image)["Env"]
+    assert "B=2" not in configuration(image)["Env"]
+    with pytest.raises(DockerfileError, match="target stage three"):
+        dockerfile.until("three")
+
+
 def test_variables_are_substituted() -> None:
     assert substitute("$A ${A} ${B:-none} ${A:+some} ${B:+some} \\$A", {"A": "1"}) == "1 1 none some  $A"
     assert pairs('a=1 b="two words"') == {"a": "1", "b": "two words"}
@@ -223,7 +234,7 @@ def test_docker_tags_and_pulls(
 @pytest.mark.parametrize(
     "words",
     [
-        ["run", "x"],
+        ["exec", "x"],
         ["build", "--squash", "."],
         ["build"],
         ["push", "python:3"],
