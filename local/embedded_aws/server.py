@@ -36,6 +36,7 @@ SERVICES = (
     "alarms",
     "training_jobs",
     "sagemaker_pipelines",
+    "fault_injection",
 )
 """Modules of this package with an `install()`; a later one may build on an earlier one."""
 
@@ -115,6 +116,8 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     from hypercorn.config import Config
     from ministack import app
 
+    from local.embedded_aws.fault_injection import faulty
+
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -126,7 +129,7 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     configuration.accesslog = None
     configuration.errorlog = logging.getLogger("hypercorn.error")
     announcement = asyncio.create_task(announce(settings.endpoint))
-    await serve_http(app.app, configuration, shutdown_trigger=stop.wait)
+    await serve_http(faulty(app.app), configuration, shutdown_trigger=stop.wait)
     announcement.cancel()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().remove_signal_handler(number)

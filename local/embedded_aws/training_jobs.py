@@ -1,5 +1,6 @@
 """SageMaker's training jobs: the operations of the API, and the start of each job's thread."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,7 @@ from botocore.exceptions import ClientError
 from ministack.core.responses import AccountRegionScopedDict
 
 from local.embedded_aws import training_storage
+from local.embedded_aws.faults import FAULTS
 from local.embedded_aws.image_format import parse_reference
 from local.embedded_aws.registration import in_background, run_at_shutdown
 from local.embedded_aws.request_validation import RequestError
@@ -37,6 +39,8 @@ def create_training_job(request: Request) -> Answer:
 def start_training_job(request: Request) -> TrainingJob:
     """Check the request as SageMaker does and start the job's thread."""
     check_training_request(request)
+    if fault := FAULTS.strike("job-request", lambda: json.dumps(request, default=str)):
+        raise RequestError(fault["code"], fault["message"])
     name, role = request["TrainingJobName"], request["RoleArn"]
     if name in _jobs:
         raise RequestError(

@@ -1,5 +1,6 @@
 """The life of a training job: inputs, image, process, outputs; stop, time limit and spot interruption."""
 
+import json
 import math
 import os
 import shutil
@@ -13,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from local.embedded_aws import training_container, training_storage
 from local.embedded_aws.children import Child
+from local.embedded_aws.faults import FAULTS
 from local.embedded_aws.image_format import parse_reference
 from local.embedded_aws.image_store import ExtractedImage, ImageNotFoundError, extract
 from local.embedded_aws.registration import log
@@ -57,6 +59,8 @@ class TrainingRun:
         try:
             job.move("InProgress", "Starting", "Preparing the instances for training")
             self._take_instance()
+            if self._is_ended_by_a_fault():
+                return
             self._log.open()
             while not self._attempt():
                 job.interruption_requested.clear()
@@ -93,6 +97,20 @@ class TrainingRun:
                 "CapacityError: Unable to provision requested ML compute capacity. "
                 "Please retry using a different ML instance type."
             )
+
+    def _is_ended_by_a_fault(self) -> bool:
+        """Whether a test has set how this job ends, without a training."""
+        job = self._job
+        fault = FAULTS.strike("job", lambda: f"{job.name} {json.dumps(job.request, default=str)}")
+        if fault is None:
+            return False
+        if "fail" in fault:
+            raise FailedError(fault["fail"])
+        if "stop" in fault:
+            job.move("Stopped", fault["stop"], "Training job stopped")
+        else:
+            job.move("Completed", "Completed", "Training job completed")
+        return True
 
     def _attempt(self) -> bool:
         """One life of the instance. False when it was interrupted and the job begins again."""

@@ -1,0 +1,111 @@
+"""Faults that a test sets: what a service does on a bad day, done on purpose and as often as was asked.
+
+Nothing happens while none is set. fault_injection.py asks here, at the edges of the services.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+EFFECTS: Mapping[str, frozenset[str]] = {
+    # A request: refused with an error, slow (`seconds`), or its answer lost (`drop`); `afterwards`: it was done.
+    "call": frozenset({"code", "status", "message", "seconds", "drop", "afterwards"}),
+    # An invocation of a Lambda: ended by an error of Lambda's own, or with its clock off by `clock` seconds.
+    "function": frozenset({"error", "message", "afterwards", "clock", "seconds"}),
+    # A delivery by a rule: lost, late (`seconds`), or repeated (`copies`, each `seconds` after the one before).
+    "event": frozenset({"drop", "seconds", "copies"}),
+    # CreateTrainingJob's answer.
+    "job-request": frozenset({"code", "message"}),
+    # A job that never trains: it fails with a reason, is stopped (secondary status), or completes with nothing.
+    "job": frozenset({"fail", "stop", "complete"}),
+}
+"""Where a fault may strike → what it may do there."""
+
+
+@dataclass
+class Fault:
+    """One fault.
+
+    Attributes:
+        at: a key of EFFECTS.
+        matching: texts that must all occur in what an occasion says of itself (fault_injection.py).
+        skip, times: it spares the first `skip` occasions that match and strikes the next `times`.
+        seen: occasions that matched so far.
+    """
+
+    name: str
+    at: str
+    matching: tuple[str, ...]
+    effect: Mapping[str, Any]
+    skip: int = 0
+    times: int = 1
+    seen: int = field(default=0, compare=False)
+
+    @property
+    def struck(self) -> int:
+        return max(0, min(self.seen - self.skip, self.times))
+
+    def as_document(self) -> dict[str, Any]:
+        return {**vars(self), "matching": list(self.matching), "struck": self.struck}
+
+
+class FaultError(Exception):
+    """A fault that cannot be set; the message says why."""
+
+
+def fault_of(name: str, document: Mapping[str, Any]) -> Fault:
+    """The fault that a document describes: `{"at", "matching", "effect", "skip"?, "times"?}`."""
+    unknown = set(document) - {"at", "matching", "effect", "skip", "times"}
+    if unknown:
+        raise FaultError(f"{name}: nothing is called {sorted(unknown)}")
+    at, matching, effect = str(document.get("at")), document.get("matching"), document.get("effect")
+    if at not in EFFECTS:
+        raise FaultError(f"{name}: 'at' is one of {sorted(EFFECTS)}, not {at!r}")
+    # An empty list would strike everything, also what belongs to another test.
+    if not isinstance(matching, list) or not matching or not all(matching):
+        raise FaultError(f"{name}: 'matching' is a list of texts, at least one")
+    if not isinstance(effect, dict) or not effect or set(effect) - EFFECTS[at]:
+        raise FaultError(f"{name}: 'effect' at {at} has some of {sorted(EFFECTS[at])}, not {effect!r}")
+    return Fault(
+        name, at, tuple(matching), effect, int(document.get("skip", 0)), int(document.get("times", 1))
+    )
+
+
+class Faults:
+    """Those that are set, by name."""
+
+    def __init__(self) -> None:
+        self._faults: dict[str, Fault] = {}
+        self._lock = threading.Lock()
+
+    def put(self, fault: Fault) -> None:
+        with self._lock:
+            self._faults[fault.name] = fault
+
+    def remove(self, name: str) -> bool:
+        with self._lock:
+            return self._faults.pop(name, None) is not None
+
+    def all(self) -> list[dict[str, Any]]:
+        with self._lock:
+            return [fault.as_document() for fault in self._faults.values()]
+
+    def any_at(self, at: str) -> bool:
+        return any(fault.at == at for fault in list(self._faults.values()))
+
+    def strike(self, at: str, occasion: Callable[[], str]) -> Mapping[str, Any] | None:
+        """The effect of the first fault that strikes; `occasion` is asked only where a fault might."""
+        if not self.any_at(at):
+            return None
+        text = occasion()
+        with self._lock:
+            for fault in self._faults.values():
+                if fault.at == at and all(part in text for part in fault.matching):
+                    fault.seen += 1
+                    if fault.skip < fault.seen <= fault.skip + fault.times:
+                        return fault.effect
+        return None
+
+
+FAULTS = Faults()
