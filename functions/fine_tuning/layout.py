@@ -66,7 +66,11 @@ class Layout:
 
 
 def lay_out(
-    files: Sequence[InspectedFile], repeats: int, trigger_word: str | None, caption_extension: str
+    files: Sequence[InspectedFile],
+    repeats: int,
+    trigger_word: str | None,
+    caption_extension: str,
+    preferred_captions: str | None = None,
 ) -> Layout:
     """The trainer's folders for these files.
 
@@ -76,6 +80,7 @@ def lay_out(
         trigger_word: class token of a flat folder, or of one named by its repeats alone; `subject` where the
             manifest gives none.
         caption_extension: what every caption is named for the trainer, which looks for one extension only.
+        preferred_captions: the extension of those that count where an image has several.
     """
     by_folder: dict[str, list[InspectedFile]] = defaultdict(list)
     for file in files:
@@ -95,7 +100,9 @@ def lay_out(
     findings += _without_token(folders)
     built: list[TrainingFolder] = []
     for folder, (name, count) in sorted(folders.items()):
-        placed, problems = place(by_folder[folder], caption_extension)
+        placed, problems = place(
+            by_folder[folder], caption_extension, preferred_captions or caption_extension
+        )
         findings += problems
         images = tuple(f for f in by_folder[folder] if f.kind == "image" and f.width)
         if images:

@@ -25,12 +25,17 @@ class Placement:
     target: str
 
 
-def place(files: Sequence[InspectedFile], caption_extension: str) -> tuple[list[Placement], list[Finding]]:
-    """The readable images of one folder and the caption of each, under the extension that the trainer looks for."""
+def place(
+    files: Sequence[InspectedFile], caption_extension: str, preferred: str
+) -> tuple[list[Placement], list[Finding]]:
+    """The readable images of one folder and the caption of each.
+
+    Args:
+        caption_extension: what a caption is staged with, and the trainer looks for.
+        preferred: the extension of the caption that counts where an image has several.
+    """
     images = sorted((file for file in files if file.kind == "image" and file.width), key=lambda f: f.path)
-    captions, findings = _captions(
-        [file for file in files if file.kind == "caption"], images, caption_extension
-    )
+    captions, findings = _captions([file for file in files if file.kind == "caption"], images, preferred)
     placed: list[Placement] = []
     taken: set[str] = set()
     for image in images:

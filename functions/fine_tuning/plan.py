@@ -76,7 +76,8 @@ def plan(
         toml: content of the user's configuration in the inventoried version, None without one.
     """
     configuration = resolve(manifest, toml, limits.kohya_version, limits.instance_types)
-    layout = lay_out(files, manifest.repeats, manifest.trigger_word, CAPTION_EXTENSION)
+    captions = configuration.preferred_captions
+    layout = lay_out(files, manifest.repeats, manifest.trigger_word, CAPTION_EXTENSION, captions)
     findings = [*found, *configuration.findings, *layout.findings]
     findings += dataset.judge(files, layout, configuration.values, manifest.trigger_word, limits.volume_gb)
     if manifest.privacy:

@@ -277,3 +277,139 @@ def test_the_toml_may_name_a_hub_model_but_no_path() -> None:
 def test_the_configuration_is_written_as_toml() -> None:
     values = resolve({"optimizer_args": ['a="b"']}).values
     assert tomllib.loads(configuration.as_toml(values).decode()) == values
+
+
+SAMPLE = {  # the eight of the original sample that have no effect, and a word of the reason
+    "conv_alpha": (1, "network_args"),
+    "conv_dim": (1, "network_args"),
+    "unit": (1, "networks.dylora"),
+    "train_on_input": (True, "LyCORIS"),
+    "model_list": ("custom", "graphical interface"),
+    "noise_offset_type": ("Original", "graphical interface"),
+    "no_token_padding": (False, "older trainers"),
+    "sdxl": (True, "SDXL trainer"),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_ineffective_options_of_the_original_sample_say_why(name: str, version: str) -> None:
+    value, why = SAMPLE[name]
+    resolved = resolve({name: value}, kohya_version=version)
+    assert told(resolved) == [("warning", "option-unknown", "manifest.json")]
+    assert why in resolved.findings[0].message
+    assert name not in resolved.values
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "resolved"),
+    [
+        ("learning_rate", "1e-4", 1e-4),
+        ("network_dim", "16", 16),
+        ("lr_warmup_steps", 100.0, 100),  # out of a TOML the trainer would take it for 100 times all steps
+        ("lr_warmup_steps", "10%", 0.1),
+        ("lr_warmup_steps", 0.1, 0.1),
+        ("lr_scheduler", "Cosine_With_Restarts", "cosine_with_restarts"),
+        ("network_module", "Networks.LoRA", "networks.lora"),
+    ],
+)
+def test_a_value_is_typed_as_the_trainers_own_parser_would(name: str, value: Any, resolved: Any) -> None:
+    result = resolve({name: value})
+    assert (result.values[name], type(result.values[name])) == (resolved, type(resolved))
+    assert result.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**32),
+        ("learning_rate", -1e-4),
+        ("caption_dropout_rate", 1.5),
+        ("network_dropout", 1.0),
+        ("min_timestep", 1000),
+        ("save_every_n_steps", -1),
+        ("optimizer_args", ["weight_decay"]),
+        ("optimizer_args", ["weight_decay=a.b"]),
+        ("optimizer_args", ["betas=(" + "(" * 500]),
+        ("lr_scheduler_args", ["a=1=2"]),
+        ("network_args", ["conv dim=4"]),
+        ("network_args", ["conv_dim=four"]),
+        ("network_args", ["block_dims=4,4"]),
+        ("face_crop_aug_range", "2.0"),
+        ("caption_extension", ".tags"),
+    ],
+)
+def test_a_value_that_the_trainer_cannot_work_with_is_an_error(name: str, value: Any) -> None:
+    errors = [finding for finding in resolve({name: value}).findings if finding.severity == "error"]
+    assert [finding.code for finding in errors] == ["option-invalid"]
+
+
+@pytest.mark.parametrize("name", ["save_every_n_epochs", "save_every_n_steps", "sample_every_n_steps"])
+def test_nought_means_never_and_is_not_divided_by(name: str) -> None:
+    resolved = resolve({name: 0})
+    assert told(resolved) == [("note", "option-overridden", "manifest.json")]
+    assert name not in resolved.values
+
+
+def test_arguments_go_with_the_option_that_they_were_chosen_for() -> None:
+    """The trainer would hand Adafactor's arguments to AdamW and stop."""
+    values = resolve({"optimizer_type": "AdamW"}, preset="sample-2024").values
+    assert "optimizer_args" not in values
+    assert "optimizer_type" not in resolve({"use_8bit_adam": True}).values
+    assert resolve({"optimizer_type": "Adafactor"}, preset="sample-2024").values["optimizer_args"]
+    both = resolve(
+        {"optimizer_type": "Lion", "optimizer_args": ["weight_decay=1"]}, preset="sample-2024"
+    ).values
+    assert both["optimizer_args"] == ["weight_decay=1"]
+
+
+def test_a_learning_rate_is_not_overridden_unseen() -> None:
+    values = resolve({"learning_rate": 1e-5}, preset="sample-2024").values
+    assert values["learning_rate"] == 1e-5
+    assert "unet_lr" not in values
+    assert "text_encoder_lr" not in values
+
+
+def test_an_option_in_two_sections_is_told() -> None:
+    resolved = resolve(toml="[a]\nnetwork_dim = 5\n[b]\nnetwork_dim = 6\n")
+    assert told(resolved) == [("warning", "option-repeated", "kohya-sdxl-config.toml")]
+    assert resolved.values["network_dim"] == 6
+
+
+def test_newer_names_are_for_newer_trainers() -> None:
+    for name, value in (("optimizer_type", "AdamWScheduleFree"), ("lr_scheduler", "inverse_sqrt")):
+        assert resolve({name: value}).findings == ()
+        older = resolve({name: value}, kohya_version="v22.6.2")
+        assert told(older) == [("error", "option-refused", "manifest.json")]
+
+
+@pytest.mark.parametrize("instance_type", ["ml.g4dn.xlarge", "ml.p3.2xlarge"])
+def test_bf16_is_not_emulated_for_money(instance_type: str) -> None:
+    adapted = resolve(instance_types=["ml.g5.2xlarge", instance_type])
+    assert told(adapted) == [("note", "precision-changed", "manifest.json")]
+    assert (adapted.values["mixed_precision"], adapted.values["save_precision"]) == ("fp16", "fp16")
+    asked = resolve({"mixed_precision": "bf16"}, instance_types=[instance_type])
+    assert told(asked) == [("error", "precision-unsupported", "manifest.json")]
+    assert resolve({"mixed_precision": "fp16"}, instance_types=[instance_type]).findings == ()
+    assert resolve(instance_types=["ml.g5.2xlarge", "ml.g6.2xlarge", "ml.p4d.24xlarge"]).findings == ()
+
+
+@pytest.mark.parametrize(
+    "instance_type", ["ml.m5.large", "ml.trn1.2xlarge", "ml.inf2.xlarge", "ml.g4ad.xlarge"]
+)
+def test_an_instance_without_an_nvidia_gpu_is_refused(instance_type: str) -> None:
+    assert told(resolve(instance_types=[instance_type])) == [
+        ("error", "instance-without-gpu", "manifest.json")
+    ]
+
+
+def test_every_run_has_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve({"seed": 7}).values["seed"] == 7
+    monkeypatch.setattr(configuration, "preset", lambda name: {"network_dim": 8})
+    assert resolve().values["seed"] == configuration.SEED
+
+
+def test_the_captions_that_the_configuration_names_come_first() -> None:
+    assert resolve(toml='caption_extension = ".caption"').preferred_captions == ".caption"
+    assert resolve().preferred_captions == ".txt"

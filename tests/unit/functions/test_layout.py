@@ -132,6 +132,15 @@ def test_a_caption_of_the_very_name_comes_first() -> None:
     assert layout.findings == ()
 
 
+def test_the_configuration_says_which_of_two_captions_counts() -> None:
+    files = [file("1_x/a.jpg"), file("1_x/a.txt"), file("1_x/a.caption")]
+    (folder,) = lay_out(files, 10, None, ".txt", ".caption").folders
+    assert [(f.source, f.target) for f in folder.files] == [
+        ("1_x/a.caption", "a.txt"),
+        ("1_x/a.jpg", "a.jpg"),
+    ]
+
+
 def test_a_caption_with_both_extensions_is_told_its_name() -> None:
     (finding,) = laid_out("1_x/a.jpg", "1_x/a.jpg.txt").findings
     assert (finding.code, finding.remedy) == ("caption-without-image", "Name it a.txt.")
