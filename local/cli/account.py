@@ -42,10 +42,9 @@ class Account:
             region_name=self.region,
         )
 
-    def client(self, service: str) -> Any:
-        return self.session.client(
-            service, endpoint_url=self.endpoint, config=Config(retries={"mode": "standard"})
-        )
+    def client(self, service: str, config: Config | None = None) -> Any:
+        config = config or Config(retries={"mode": "standard"})
+        return self.session.client(service, endpoint_url=self.endpoint, config=config)
 
     def resource(self, service: str) -> Any:
         return self.session.resource(service, endpoint_url=self.endpoint)

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from local.cli import dataset, demo, dropping, image_source, runs, up
+from local.cli import dataset, demo, dropping, image_source, replay, runs, up
 from local.cli.account import account_in_use, place_of
 from local.cli.deployment import stack_outputs
 from local.cli.failure import CommandError
@@ -40,6 +40,8 @@ def run(options: argparse.Namespace) -> int:
             return dropping.run(account, outputs, options.folder, follow=not options.no_wait)
         case "runs":
             return runs.run(account, outputs)
+        case "replay":
+            return replay.run(account, options.hops, options.dry_run)
         case "push-image-source":
             return image_source.run(account, outputs)
     raise AssertionError(options.command)
@@ -57,4 +59,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command.add_argument("--no-wait", action="store_true", help="do not follow the run")
     commands.add_parser("runs", help="list the runs of the deployment")
     commands.add_parser("push-image-source", help="push container/ to CodeCommit and wait for its image")
+    command = commands.add_parser("replay", help="hand dead letters to their targets once more")
+    command.add_argument("hops", nargs="*", metavar="HOP", help="a hop, or a queue's ARN; default: all")
+    command.add_argument("--dry-run", action="store_true", help="show the letters and leave them")
     return parser.parse_args(arguments)
