@@ -24,8 +24,14 @@ _WHERE = {
 _REMEDIES = {
     "ImageBuildFailed": "Read the build's log in CodeBuild, mend container/, then ./dev push-image-source.",
     "SageMaker.ResourceLimitExceededException": "Ask for a higher quota of pipeline executions, or wait.",
+    "UnknownTrainingStatus": "Look at the pipeline execution in SageMaker; the flow has asked it to stop.",
     "States.Timeout": "Look at the execution in Step Functions for the state that took too long.",
 }
+_STOPS = {
+    "deadline": "The training was not over at its deadline, so the flow stopped it.",
+    "stall": "The training made no step for longer than the stack allows (StallSeconds), so the flow stopped it.",
+}
+_STOPPED_BY_THE_FLOW = "Read the training job's log in CloudWatch for what it was doing."
 _RUN_ANEW = "Nothing, or run it again."
 _LOOK_AT_THE_JOB = "Read the training job's log in CloudWatch."
 _LOOK_AT_THE_EXECUTION = "Look at the execution in Step Functions; it shows every step."
@@ -66,14 +72,22 @@ def of_flow(facts: Mapping[str, Any]) -> Failure:
     )
 
 
-def of_stop(observation: Mapping[str, Any]) -> Failure:
-    """Of a training that SageMaker reports as stopped."""
-    cause, remedy, lines = _parts(str(observation.get("reason") or ""))
-    if remedy is None and (limit := service_limit(cause, observation)):
-        cause, remedy = limit.cause or cause, limit.remedy
+def of_stop(observation: Mapping[str, Any], requested: Mapping[str, Any] | None = None) -> Failure:
+    """Of a training that SageMaker reports as stopped.
+
+    `requested`: what the flow has noted when it stopped the training itself, `{"by": "deadline"|"stall"}`.
+    """
+    said, remedy, lines = _parts(str(observation.get("reason") or ""))
+    cause = _STOPS.get(str((requested or {}).get("by")))
+    if cause:
+        remedy = _STOPPED_BY_THE_FLOW
+    elif remedy is None and (limit := service_limit(said, observation)):
+        cause, remedy = limit.cause, limit.remedy
     return Failure(
         where="in training",
-        cause=cause or "The training was stopped, by a person or by its time limit.",
+        cause=cause
+        or said
+        or "The training was stopped in SageMaker, by a person or a program of your account.",
         remedy=remedy or _RUN_ANEW,
         log_lines=lines,
         observation=observation,

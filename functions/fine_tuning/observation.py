@@ -11,11 +11,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from fine_tuning.quote import price_per_hour
 
 TERMINAL = frozenset({"Stopped", "Failed", "Succeeded", "CompletedWithFailures"})
+_UNDER_WAY = frozenset({"Executing", "Stopping"})
+# Secondary statuses of a training job that was ended before its own end, whatever its pipeline makes of that.
+_STOPPED_JOB = frozenset({"Stopped", "MaxRuntimeExceeded", "MaxWaitTimeExceeded"})
 METRICS = {
     "step": "train:step",
     "total": "train:total",
@@ -27,15 +30,20 @@ _CONTAINER_FAILURE = re.compile(r"^AlgorithmError:\s*", re.IGNORECASE)
 _EXIT_CODE = re.compile(r",?\s*exit code:\s*\d+\s*$", re.IGNORECASE)
 
 
+Outcome = Literal["running", "succeeded", "failed", "stopped", "unknown"]
+
+
 @dataclass(frozen=True)
 class Observation:
     """One look.
 
-    Numbers are None when unknown; `seconds` are billable ones, `cost_usd` is at the on-demand price.
+    Numbers are None when unknown; `seconds` are billable ones, `cost_usd` is at the on-demand price. A status that
+    this version does not know is terminal, with the outcome `unknown`: a person has to look.
     """
 
     status: str
     terminal: bool
+    outcome: Outcome
     training_job: str | None
     secondary_status: str | None
     step: int | None
@@ -88,7 +96,8 @@ def observe(
     price = price_per_hour(instance_type) if instance_type else None
     return Observation(
         status=status,
-        terminal=status in TERMINAL,
+        terminal=status not in _UNDER_WAY,
+        outcome=_outcome(status, job.get("SecondaryStatus")),
         training_job=job.get("TrainingJobName"),
         secondary_status=job.get("SecondaryStatus"),
         step=_whole(values["step"]),
@@ -103,6 +112,17 @@ def observe(
         artifact=job.get("ModelArtifacts", {}).get("S3ModelArtifacts") or None,
         observed_at=now.isoformat(timespec="seconds"),
     )
+
+
+def _outcome(status: str, secondary_status: str | None) -> Outcome:
+    """Of the execution's status, and of the job's where that knows better."""
+    if status in _UNDER_WAY:
+        return "running"
+    if status not in TERMINAL:
+        return "unknown"
+    if status == "Stopped" or secondary_status in _STOPPED_JOB:
+        return "stopped"
+    return "succeeded" if status == "Succeeded" else "failed"
 
 
 def _reason(

@@ -120,13 +120,13 @@ def _decide(
     per_epoch = buckets.batches(filled, batch_size)
     accumulation: int = values.get("gradient_accumulation_steps", 1)
     image_count = sum(len(folder.images) for folder in layout.folders)
-    budget = _budget(manifest, limits)
+    budget_usd = budget(manifest, limits)
 
     def offer(instance_type: str) -> Offer:
         length, notes = schedule(configuration.layers, per_epoch, accumulation, quote.gpus(instance_type))
         quoted = quote.quote(instance_type, length.total_steps, image_count, options.resolution, values)
-        runtime = quote.max_runtime_seconds(quoted, limits.max_runtime_seconds, budget)
-        about = _about_quote(quoted, manifest, limits, budget, runtime)
+        runtime = quote.max_runtime_seconds(quoted, limits.max_runtime_seconds, budget_usd)
+        about = _about_quote(quoted, manifest, limits, budget_usd, runtime)
         return Offer(quoted, length, runtime, (*notes, *about))
 
     offers = [offer(name) for name in manifest.instance_types or limits.instance_types]
@@ -151,7 +151,7 @@ def _decide(
     )
 
 
-def _budget(manifest: Manifest, limits: Limits) -> float | None:
+def budget(manifest: Manifest, limits: Limits) -> float | None:
     """US dollars that the run may cost; None: no limit."""
     budgets = [limit for limit in (manifest.max_cost_usd, limits.max_cost_usd) if limit is not None]
     return min(budgets, default=None)

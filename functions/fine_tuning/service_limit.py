@@ -7,9 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fine_tuning.attempts import Lack
+
 # "The account-level service limit 'ml.g5.8xlarge for spot training job usage' is 0 Instances, with current …"
 _QUOTA = re.compile(r"ResourceLimitExceeded|account-level service limit", re.IGNORECASE)
 _QUOTA_NAME = re.compile(r"(ml\.[a-z0-9-]+\.[a-z0-9]+) for (spot )?training job usage")
+_NO_QUOTA = re.compile(r"service limit '[^']*' is 0 ", re.IGNORECASE)
+# At the beginning: what a container writes about its own troubles is no lack of an instance.
+_JOB_LACKS_CAPACITY = re.compile(r"(ClientError: )?CapacityError\b", re.IGNORECASE)
+_TOO_MANY_EXECUTIONS = (
+    "SageMaker.ResourceLimitExceededException"  # of StartPipelineExecution, as Catch sees it
+)
 _CAPACITY = re.compile(r"CapacityError|insufficient\s*capacity", re.IGNORECASE)
 _RUNTIME = re.compile(r"MaxRuntime(InSeconds)?\s*Exceeded|exceeded\s+MaxRuntimeInSeconds", re.IGNORECASE)
 _WAIT = re.compile(r"MaxWaitTime(InSeconds)?\s*Exceeded|exceeded\s+MaxWaitTimeInSeconds", re.IGNORECASE)
@@ -34,7 +42,7 @@ def service_limit(reason: str, observation: Mapping[str, Any] | None) -> Service
     text = f"{reason} {seen.get('secondary_status') or ''}"
     if _QUOTA.search(text):
         return ServiceLimit(
-            f"Ask for a higher quota '{_quota_name(text, seen)}' in Service Quotas (Amazon SageMaker), "
+            f"Ask for a higher quota '{quota_of(text, seen)}' in Service Quotas (Amazon SageMaker), "
             "or name another instance type."
         )
     if _CAPACITY.search(text):
@@ -54,8 +62,27 @@ def service_limit(reason: str, observation: Mapping[str, Any] | None) -> Service
     return None
 
 
-def _quota_name(text: str, observation: Mapping[str, Any]) -> str:
-    """As Service Quotas lists it."""
+def lack_of(error: str, reason: str, observation: Mapping[str, Any]) -> Lack | None:
+    """Which lack of an instance ended a training; None where the training itself did.
+
+    Args:
+        error: name of the error that the flow caught.
+        reason: SageMaker's words.
+        observation: of docs/contracts.md; without a training job CreateTrainingJob itself was refused.
+    """
+    if error == _TOO_MANY_EXECUTIONS:
+        return "quota"
+    if not observation.get("training_job") and _QUOTA.search(reason):
+        return "quota-zero" if _NO_QUOTA.search(reason) else "quota"
+    if _JOB_LACKS_CAPACITY.match(reason):
+        return "capacity"
+    if observation.get("spot") and observation.get("secondary_status") == "MaxWaitTimeExceeded":
+        return "spot-wait"
+    return None
+
+
+def quota_of(text: str, observation: Mapping[str, Any]) -> str:
+    """The quota that was met, as Service Quotas lists it."""
     if match := _QUOTA_NAME.search(text):
         return match[0]
     instance_type = observation.get("instance_type") or "<instance type>"

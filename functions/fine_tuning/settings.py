@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from fine_tuning.attempts import Patience
 from fine_tuning.errors import ConfigurationError
 
 _T = TypeVar("_T")
@@ -59,7 +60,7 @@ class Settings:
 
     @property
     def instance_types(self) -> tuple[str, ...]:
-        """Cheapest first; the first one is used where a manifest names none."""
+        """The ladder of manifests that name none, cheapest first."""
         names = self._read("INSTANCE_TYPES", str).split(",")
         return tuple(name.strip() for name in names if name.strip())
 
@@ -75,6 +76,10 @@ class Settings:
     def max_cost_usd(self) -> float | None:
         """None: the stack sets no limit."""
         return self._read("MAX_COST_USD", float) if self.environment.get("MAX_COST_USD") else None
+
+    @property
+    def patience(self) -> Patience:
+        return Patience(self._read("CAPACITY_TRIES", int), self._read("CAPACITY_WAIT_SECONDS", int))
 
     @property
     def settle_seconds(self) -> int:

@@ -14,17 +14,21 @@ _IN_ORDER = (
     "TRAINING",
     "VERIFYING",
 )
+_IN_FLIGHT = frozenset({*_IN_ORDER, "WAITING_FOR_CAPACITY"})
 _UP_TO_INSPECTING = frozenset(_IN_ORDER[:3])
 _UP_TO_STARTING = frozenset(_IN_ORDER[:6])
 
 # status → the statuses that it may follow. A flow may skip a station (nothing to wait for), never go back.
 _FOLLOWS: dict[str, frozenset[str]] = {
     **{status: frozenset(_IN_ORDER[:place]) for place, status in enumerate(_IN_ORDER)},
+    # The one way back: a job that got no instance is started again.
+    "WAITING_FOR_CAPACITY": frozenset({"STARTING", "TRAINING"}),
+    "TRAINING": frozenset({*_IN_ORDER[: _IN_ORDER.index("TRAINING")], "WAITING_FOR_CAPACITY"}),
     "REJECTED": _UP_TO_INSPECTING,
     "REPEATED": _UP_TO_STARTING - _UP_TO_INSPECTING,
     "COMPLETED": frozenset({"TRAINING", "VERIFYING"}),
-    "FAILED": frozenset(_IN_ORDER),
-    "STOPPED": frozenset(_IN_ORDER),
+    "FAILED": _IN_FLIGHT,
+    "STOPPED": _IN_FLIGHT,
 }
 
 # What each final mail makes of the run.
@@ -48,4 +52,4 @@ def is_final(status: str) -> bool:
 
 
 def is_in_flight(status: str) -> bool:
-    return status in _IN_ORDER
+    return status in _IN_FLIGHT

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.contract.definitions import (
+    ROOT,
     expressions,
     resources,
     state_machine,
@@ -27,7 +28,17 @@ TASKS = [each for each in STATES if each.values[1]["Type"] == "Task"]  # type: i
 STATES_FIELDS = {"input", "result", "errorOutput", "context"}
 CONTEXT_FIELDS = {"Execution", "State", "StateMachine", "Task", "Map"}
 # JSONata's own functions that the flow uses; anything else after a dollar sign must be an assigned variable.
-FUNCTIONS = {"append", "exists", "fromMillis", "hash", "merge", "millis", "string", "substring"}
+FUNCTIONS = {
+    "append",
+    "count",
+    "exists",
+    "fromMillis",
+    "hash",
+    "merge",
+    "millis",
+    "string",
+    "substring",
+}
 
 
 def checked_by_node(script: str, *arguments: str) -> Any:
@@ -253,12 +264,36 @@ def test_a_one_hour_run_takes_fewer_than_60_transitions() -> None:
     assert transitions(GOOD_RUN, shards, looks) < 60
 
 
-def test_the_longest_training_stays_within_the_history_of_an_execution() -> None:
-    """A token state that times out writes six events: entered, scheduled, started, submitted, timed out, left."""
+# Events that each state writes into the history. A Lambda: entered, scheduled, started, succeeded, left (with its
+# task token: submitted and timed out instead); a Choice, Wait or Pass: entered, left.
+TASK, TOKEN, PLAIN = 5, 6, 2
+
+
+def _looks(seconds: int) -> int:
+    return -(-seconds // _default("WatchIntervalSeconds"))
+
+
+def test_a_run_of_48_hours_stays_far_below_the_history_of_an_execution() -> None:
+    """25,000 events end an execution; of these a tenth would do."""
+    states_of_a_run = transitions(GOOD_RUN, shards=200, looks=1)
+    assert TOKEN * (states_of_a_run + _looks(48 * 3600)) < 5_000
+
+
+def test_the_longest_run_stays_within_the_history_of_an_execution() -> None:
+    """All at their largest at once: spot waits up to twice the runtime, StartPipeline adds two hours."""
     longest = int(template()["Parameters"]["MaxTrainingRuntimeInSeconds"]["MaxValue"])
-    waiting = 2 * longest + 7200  # spot waits up to twice the runtime; StartPipeline adds two hours
-    looks = -(-waiting // _default("WatchIntervalSeconds"))
-    # An upload that is waited for looks once a minute at last; such a round writes at most twelve events.
+    waiting = 2 * longest + 7200
+    # An upload that is waited for looks once a minute at last.
     rounds = int(template()["Parameters"]["UploadWaitSeconds"]["MaxValue"]) // 60 + 60
-    assert 6 * looks + 12 * rounds < 25_000 * 0.98
+    # Every rung of the longest ladder is tried as often as may be: JudgeEnding, IsThereAnotherAttempt, TellWaiting,
+    # WaitForCapacity, StartPipeline, TellStarted, WatchTraining, HowDidTrainingEnd.
+    rungs = 2 * _manifest_schema()["properties"]["instance_types"]["maxItems"]
+    tries = rungs * int(template()["Parameters"]["CapacityTries"]["MaxValue"])
+    events = TOKEN * _looks(waiting) + (2 * TASK + PLAIN) * rounds + (4 * TASK + TOKEN + 3 * PLAIN) * tries
+    assert events < 25_000 * 0.98
     assert waiting < state_machine()["TimeoutSeconds"]
+
+
+def _manifest_schema() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((ROOT / "events" / "manifest.schema.json").read_bytes())
+    return loaded

@@ -34,7 +34,7 @@ def plan_run(
     decision = plan.plan(run, manifest, files, _toml(run, files, objects), findings, limits)
     objects.write_document(run.report_key, plan.report(decision))
     if decision.plan is None or decision.config is None:
-        return {"decision": "rejected", "plan": None, "ladder": []}
+        return {"decision": "rejected", "plan": None, "ladder": [], "budget_usd": None}
     objects.write(run.config_key, configuration.as_toml(decision.config), "application/toml")
     objects.write(run.inventory_key, as_lines(files), "application/jsonl")
     objects.write(
@@ -45,6 +45,7 @@ def plan_run(
         "decision": "accepted",
         "plan": decision.summary,
         "ladder": plan.ladder_of(run, decision, limits),
+        "budget_usd": plan.budget(manifest, limits),
     }
 
 

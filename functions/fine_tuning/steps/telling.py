@@ -76,7 +76,8 @@ def _compose(
         return messages.repeated(run, facts, model.get("uri")), {"repeats": facts["repeats"]}
     if kind == "started":
         # Kept before anything else: from here on a job is paid for, and by this it is found and stopped.
-        records.note(run.run_id, pipeline_execution.attributes(facts["pipeline_execution_arn"]))
+        kept = {"plan": facts["plan"], **pipeline_execution.attributes(facts["pipeline_execution_arn"])}
+        records.note(run.run_id, kept)
         return messages.started(run, facts, objects.read_document(run.report_key)), {}
     if kind == "waiting":
         return messages.waiting(run, facts), {}
@@ -90,7 +91,7 @@ def _compose(
         why = failure.of_flow(facts)
         return messages.failed(run, why), {"failure": why.as_document()}
     if kind == "stopped":
-        why = failure.of_stop(facts)
+        why = failure.of_stop(facts, records.find(run.run_id).get("stop_requested"))
         return messages.stopped(run, why), {"failure": why.as_document()}
     if kind == "image-missing":
         message = messages.image_missing(run)

@@ -126,7 +126,7 @@ def test_given_a_bad_dataset_then_it_is_rejected_with_one_mail(
 ) -> None:
     run, answer = decide(stack, b'{"version": 1}', files)
 
-    assert answer == {"decision": "rejected", "plan": None, "ladder": []}
+    assert answer == {"decision": "rejected", "plan": None, "ladder": [], "budget_usd": None}
     assert findings(stack, run) == expected
     told = [notify.handler({"run": run, "kind": "rejected", "facts": {}}, stack.context) for _ in range(2)]
     assert told[0] == told[1]

@@ -1,0 +1,148 @@
+"""What follows when a training ended without a model because AWS had no instance for it.
+
+Capacity comes and goes, so the same rung is tried again after a wait that doubles; a quota of zero does not mend
+itself, and spot capacity that did not come in its time will not either, so the next rung follows at once. What was
+spent before counts against the budget.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from fine_tuning import quote
+
+LONGEST_WAIT_SECONDS = 3600
+
+Lack = Literal["capacity", "quota", "quota-zero", "spot-wait"]
+Rung = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often a rung is tried, and how long the first wait between two tries is."""
+
+    tries: int
+    wait_seconds: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """An attempt that is over. Cost in US dollars at the on-demand price; `quota`: as Service Quotas lists it."""
+
+    instance_type: str
+    spot: bool
+    status: str
+    lack: Lack | None
+    quota: str | None
+    reason: str
+    seconds: int | None
+    cost_usd: float | None
+    pipeline_execution_arn: str
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The present start of the pipeline.
+
+    Attributes:
+        number: of all starts of this run, from 1.
+        rung: place in the ladder, from 0.
+        tries: starts on this rung so far.
+        ended: the attempts before it.
+    """
+
+    number: int = 1
+    rung: int = 0
+    tries: int = 1
+    ended: tuple[Ended, ...] = ()
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Attempt:
+        ended = tuple(Ended(**each) for each in document.get("ended", ()))
+        return cls(document["number"], document["rung"], document["tries"], ended)
+
+    def as_document(self) -> dict[str, Any]:
+        return {**asdict(self), "ended": [asdict(each) for each in self.ended]}
+
+
+@dataclass(frozen=True)
+class Next:
+    """The next start: after how many seconds, and on what."""
+
+    attempt: Attempt
+    rung: Rung
+    wait_seconds: int
+
+
+def following(
+    ladder: Sequence[Rung],
+    attempt: Attempt,
+    ended: Ended,
+    patience: Patience,
+    budget_usd: float | None,
+    remaining: float,
+) -> Next | None:
+    """The attempt after one that `ended`; None where the ladder is exhausted.
+
+    Args:
+        remaining: share of the steps that are still to be made, between 0 and 1.
+    """
+    over = (*attempt.ended, ended)
+    spent = sum(each.cost_usd or 0 for each in over)
+    waits = ended.lack in ("capacity", "quota") and attempt.tries < patience.tries
+    first = attempt.rung if waits else attempt.rung + 1
+    for place in range(first, len(ladder)):
+        rung = within_budget(ladder[place], budget_usd, spent, remaining)
+        if rung is None:
+            continue
+        stays = place == attempt.rung
+        tries = attempt.tries + 1 if stays else 1
+        wait = min(patience.wait_seconds * 2 ** (attempt.tries - 1), LONGEST_WAIT_SECONDS) if stays else 0
+        return Next(Attempt(attempt.number + 1, place, tries, over), rung, wait)
+    return None
+
+
+def within_budget(rung: Rung, budget_usd: float | None, spent: float, remaining: float) -> Rung | None:
+    """The rung with a time limit that the rest of the budget pays for; None where that is too short.
+
+    Too short: for the remaining share of the quoted time.
+    """
+    price = quote.price_per_hour(rung["instance_type"])
+    if budget_usd is None or not spent or not price:
+        return rung
+    runtime = min(rung["max_runtime_seconds"], math.floor((budget_usd - spent) / price * 3600))
+    if runtime < max(1, rung["estimated_seconds"] * remaining):
+        return None
+    times = {"MaxTrainingRuntimeInSeconds": runtime, "MaxWaitTimeInSeconds": 2 * runtime}
+    parameters = [
+        {**parameter, "Value": str(times.get(parameter["Name"], parameter["Value"]))}
+        for parameter in rung["pipeline_parameters"]
+    ]
+    return {**rung, "max_runtime_seconds": runtime, "pipeline_parameters": parameters}
+
+
+def in_words(ended: Sequence[Ended]) -> str:
+    """Such as "Tried: ml.g5.8xlarge (spot) 3 times, ml.g5.8xlarge (on demand) once."."""
+    counts: dict[str, int] = {}
+    for each in ended:
+        name = f"{each.instance_type} ({'spot' if each.spot else 'on demand'})"
+        counts[name] = counts.get(name, 0) + 1
+    told = (f"{name} {'once' if count == 1 else f'{count} times'}" for name, count in counts.items())
+    return f"Tried: {', '.join(told)}."
+
+
+def remedy(ended: Sequence[Ended]) -> str:
+    """Of a ladder that is exhausted: the quotas to raise, as far as quotas were the reason."""
+    quotas = dict.fromkeys(each.quota for each in ended if each.quota)
+    if quotas:
+        names = ", ".join(f"'{name}'" for name in quotas)
+        return (
+            f"Ask for a higher quota {names} in Service Quotas (Amazon SageMaker), or name another instance "
+            "type in `instance_types`."
+        )
+    if any(each.lack == "quota" for each in ended):
+        return "Ask for a higher quota of pipeline executions, or wait and run it again."
+    return "Run it again later, or name further instance types in `instance_types`."

@@ -1,0 +1,92 @@
+"""A training ended without a model: is it tried again, on what, or how is its end told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fine_tuning import attempts
+from fine_tuning.attempts import Attempt, Ended, Patience
+from fine_tuning.aws.run_records import RunRecords
+from fine_tuning.errors import FineTuningError
+from fine_tuning.run import Run
+from fine_tuning.service_limit import lack_of, quota_of
+
+_LONGEST_REASON = 300  # characters of a reason that the record keeps of each attempt
+
+
+def judge_ending(
+    run: Run,
+    ladder: Sequence[Mapping[str, Any]],
+    attempt: Attempt,
+    failure: Mapping[str, Any],
+    budget_usd: float | None,
+    patience: Patience,
+    records: RunRecords,
+) -> dict[str, Any]:
+    """`again` with the next attempt and its rung, else `stopped` or `failed` with what is to be told.
+
+    Safe to repeat.
+    """
+    ended = _ended(ladder[attempt.rung], failure, records.get(run.run_id) or {})
+    over = (*attempt.ended, ended)
+    kept: dict[str, Any] = {"attempts": Attempt(ended=over).as_document()["ended"]}
+    observation = failure.get("observation") or {}
+    if ended.lack:
+        then = attempts.following(ladder, attempt, ended, patience, budget_usd, _remaining(observation))
+        if then:
+            # The next pipeline execution is not known yet; by this one nobody should look for the job.
+            records.advance(run.run_id, "WAITING_FOR_CAPACITY", {**kept, "pipeline_execution_arn": ""})
+            return {
+                "decision": "again",
+                "attempt": then.attempt.as_document(),
+                "rung": then.rung,
+                "wait_seconds": then.wait_seconds,
+                "waiting": _waiting(ended, then.wait_seconds),
+            }
+        failure = {**failure, "cause": _exhausted(failure, over)}
+    records.note(run.run_id, kept)
+    decision = "stopped" if observation.get("outcome") == "stopped" else "failed"
+    return {"decision": decision, "failure": failure}
+
+
+def _ended(rung: Mapping[str, Any], failure: Mapping[str, Any], record: Mapping[str, Any]) -> Ended:
+    observation = failure.get("observation") or {}
+    reason = str(failure.get("cause") or "")
+    instance = {"instance_type": rung["instance_type"], "spot": rung["spot"]}
+    lack = lack_of(str(failure.get("error") or ""), reason, {**observation, **instance})
+    return Ended(
+        instance_type=rung["instance_type"],
+        spot=rung["spot"],
+        status=str(observation.get("status") or failure.get("error") or ""),
+        lack=lack,
+        quota=quota_of(reason, instance) if lack in ("quota", "quota-zero") and observation else None,
+        reason=(reason.strip().splitlines() or [""])[0][:_LONGEST_REASON],
+        seconds=observation.get("seconds"),
+        cost_usd=observation.get("cost_usd"),
+        pipeline_execution_arn=str(record.get("pipeline_execution_arn") or "") if observation else "",
+    )
+
+
+def _remaining(observation: Mapping[str, Any]) -> float:
+    """Share of the steps that are still to be made."""
+    step, total = observation.get("step"), observation.get("total")
+    return 1 - min(step, total) / total if step and total else 1.0
+
+
+def _waiting(ended: Ended, seconds: int) -> dict[str, Any]:
+    """Facts of the mail `waiting`."""
+    return {
+        "reason": "capacity" if ended.lack in ("capacity", "spot-wait") else "quota",
+        "instance_type": ended.instance_type,
+        "spot": ended.spot,
+        "detail": ended.reason,
+        "retry_in_seconds": seconds,
+    }
+
+
+def _exhausted(failure: Mapping[str, Any], over: Sequence[Ended]) -> str:
+    """The cause with its remedy, as every error of this application is written."""
+    reason = (str(failure.get("cause") or "").strip().splitlines() or [""])[0]
+    cause = f"AWS gave no instance. {attempts.in_words(over)} Its last words: {reason or 'none'}"
+    return str(FineTuningError(cause, attempts.remedy(over)))

@@ -1,0 +1,188 @@
+"""Every way in which SageMaker may end a training, and what the flow makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import judge_ending
+import notify
+import pytest
+from botocore.stub import Stubber
+
+from fine_tuning.attempts import Attempt
+from fine_tuning.aws import deployment
+from tests.integration.functions.conftest import Stack
+from tests.integration.functions.runs import starting
+from tests.integration.functions.sagemaker_answers import EXECUTION, looks
+from tests.integration.functions.test_training import watch
+from tests.unit.functions.test_attempts import LADDER, REFUSED, rung
+
+SEEN = {
+    "status": "Failed",
+    "terminal": True,
+    "outcome": "failed",
+    "training_job": "j",
+    "secondary_status": "Failed",
+    "step": 30,
+    "total": 60,
+    "seconds": 600,
+    "cost_usd": 0.2,
+    "reason": "why",
+}
+
+
+def judge(
+    stack: Stack,
+    run: dict[str, Any],
+    observation: dict[str, Any] | None,
+    attempt: dict[str, Any] | None = None,
+    ladder: list[dict[str, Any]] | None = None,
+    **failure: Any,
+) -> dict[str, Any]:
+    cause = (observation or {}).get("reason") or ""
+    told = {"stage": "WatchTraining", "error": "TrainingFailed", "cause": cause, **failure}
+    payload = {
+        "run": run,
+        "ladder": ladder or LADDER,
+        "attempt": attempt or Attempt().as_document(),
+        "failure": told | ({"observation": observation} if observation else {}),
+        "budget_usd": None,
+    }
+    return judge_ending.handler(payload, stack.context)
+
+
+def training(stack: Stack) -> dict[str, Any]:
+    run = starting(stack)
+    records = deployment.deployment(None).records
+    records.advance(run["run_id"], "TRAINING", {"pipeline_execution_arn": EXECUTION})
+    return run
+
+
+def test_given_no_capacity_then_the_run_waits_and_its_record_says_so(stack: Stack) -> None:
+    run = training(stack)
+    lacking = {**SEEN, "reason": "CapacityError: none", "step": None, "seconds": None, "cost_usd": None}
+
+    answer = judge(stack, run, lacking)
+
+    assert (answer["decision"], answer["wait_seconds"]) == ("again", 300)
+    assert (answer["attempt"]["number"], answer["attempt"]["rung"]) == (2, 0)
+    assert answer["waiting"]["reason"] == "capacity"
+    record = stack.record(run["run_id"])
+    assert record["status"] == "WAITING_FOR_CAPACITY"
+    # Nobody must look for the next job at the last one's address.
+    assert record["pipeline_execution_arn"] == ""
+    (tried,) = record["attempts"]
+    assert (tried["lack"], tried["pipeline_execution_arn"]) == ("capacity", EXECUTION)
+    # And it may train again.
+    assert deployment.deployment(None).records.advance(run["run_id"], "TRAINING").outcome == "changed"
+
+
+def test_given_the_wait_is_told_twice_then_one_mail_goes_out(stack: Stack) -> None:
+    run = training(stack)
+    facts = judge(stack, run, {**SEEN, "reason": "CapacityError: none"})["waiting"]
+    for _ in range(2):
+        notify.handler({"run": run, "kind": "waiting", "facts": facts}, stack.context)
+    (mail,) = stack.mails()
+    assert "ml.g6.2xlarge (spot)" in mail["Message"]
+    assert stack.record(run["run_id"])["status"] == "WAITING_FOR_CAPACITY"
+
+
+def test_given_quotas_of_zero_up_the_whole_ladder_then_the_mail_names_each(stack: Stack) -> None:
+    run = training(stack)
+    refused = {**SEEN, "training_job": None, "step": None, "seconds": None, "cost_usd": None}
+    refused["reason"] = REFUSED.format(limit=0).replace("ml.g5.8xlarge", "ml.g6.2xlarge")
+    ladder = [LADDER[0], rung("ml.g6.2xlarge")]
+    first = judge(stack, run, refused, ladder=ladder)
+    assert (first["decision"], first["wait_seconds"], first["attempt"]["rung"]) == ("again", 0, 1)
+    refused["reason"] = refused["reason"].replace("for spot ", "for ")
+
+    last = judge(stack, run, refused, first["attempt"], ladder)
+
+    assert last["decision"] == "failed"
+    notify.handler({"run": run, "kind": "failed", "facts": last["failure"]}, stack.context)
+    (mail,) = stack.mails()
+    assert "'ml.g6.2xlarge for spot training job usage'" in mail["Message"]
+    assert "'ml.g6.2xlarge for training job usage'" in mail["Message"]
+    assert "Tried: ml.g6.2xlarge (spot) once, ml.g6.2xlarge (on demand) once." in mail["Message"]
+
+
+def test_given_too_many_pipeline_executions_then_the_start_is_tried_again(stack: Stack) -> None:
+    run = starting(stack)
+    answer = judge(stack, run, None, stage="StartPipeline", error="SageMaker.ResourceLimitExceededException")
+    assert (answer["decision"], answer["wait_seconds"], answer["waiting"]["reason"]) == (
+        "again",
+        300,
+        "quota",
+    )
+
+
+def test_given_a_training_that_failed_by_itself_then_it_is_not_tried_again(stack: Stack) -> None:
+    run = training(stack)
+    answer = judge(stack, run, {**SEEN, "reason": "The loss is NaN."})
+    assert answer["decision"] == "failed"
+    assert answer["failure"]["cause"] == "The loss is NaN."
+    assert stack.record(run["run_id"])["status"] == "TRAINING"
+
+
+@pytest.mark.parametrize(
+    ("status", "job", "outcome"),
+    [
+        ("Executing", {}, "running"),
+        ("Stopping", {}, "running"),
+        ("Succeeded", {"TrainingJobStatus": "Completed", "SecondaryStatus": "Completed"}, "succeeded"),
+        ("Failed", {"TrainingJobStatus": "Failed", "SecondaryStatus": "Failed"}, "failed"),
+        ("Stopped", {"TrainingJobStatus": "Stopped", "SecondaryStatus": "Stopped"}, "stopped"),
+        # What a pipeline makes of a job that was stopped is not documented, so the job decides.
+        ("Failed", {"TrainingJobStatus": "Stopped", "SecondaryStatus": "MaxRuntimeExceeded"}, "stopped"),
+        ("Succeeded", {"TrainingJobStatus": "Stopped", "SecondaryStatus": "MaxWaitTimeExceeded"}, "stopped"),
+    ],
+)
+def test_the_outcome_of_every_status(
+    stack: Stack, sagemaker: Stubber, status: str, job: dict[str, Any], outcome: str
+) -> None:
+    run = starting(stack)
+    looks(sagemaker, status, **job)
+    seen = watch(stack, run)
+    assert (seen["outcome"], seen["terminal"]) == (outcome, outcome != "running")
+
+
+@pytest.mark.parametrize(("status", "outcome"), [("CompletedWithFailures", "failed"), ("Paused", "unknown")])
+def test_the_outcome_of_statuses_that_the_sdk_does_not_know(
+    stack: Stack, sagemaker: Stubber, status: str, outcome: str
+) -> None:
+    run = starting(stack)
+    looks(sagemaker, status)
+    assert watch(stack, run)["outcome"] == outcome
+
+
+@pytest.mark.parametrize(
+    ("secondary", "requested", "words"),
+    [
+        ("Stopped", None, "by a person"),
+        ("Stopped", {"by": "deadline"}, "at its deadline"),
+        ("Stopped", {"by": "stall"}, "made no step"),
+        ("MaxRuntimeExceeded", None, "reached its time limit"),
+        ("MaxWaitTimeExceeded", None, "wait for spot capacity"),
+    ],
+)
+def test_who_stopped_a_training_is_told(
+    stack: Stack, secondary: str, requested: dict[str, str] | None, words: str
+) -> None:
+    run = training(stack)
+    records = deployment.deployment(None).records
+    if requested:
+        records.note(run["run_id"], {"stop_requested": requested})
+    stopped = {
+        **SEEN,
+        "status": "Stopped",
+        "outcome": "stopped",
+        "secondary_status": secondary,
+        "reason": None,
+    }
+    answer = judge(stack, run, stopped, ladder=LADDER[:1])
+    assert answer["decision"] == "stopped"
+    notify.handler({"run": run, "kind": "stopped", "facts": answer["failure"]["observation"]}, stack.context)
+    (mail,) = stack.mails()
+    assert words in mail["Message"]
+    assert f"./dev retry {run['run_id']}" in mail["Message"]
+    assert stack.record(run["run_id"])["status"] == "STOPPED"

@@ -1,0 +1,168 @@
+"""What follows when AWS has no instance for a training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fine_tuning import attempts
+from fine_tuning.attempts import Attempt, Ended, Lack, Patience, following, within_budget
+from fine_tuning.service_limit import lack_of, quota_of
+
+PATIENCE = Patience(tries=3, wait_seconds=300)
+
+
+def rung(instance_type: str, spot: bool = False, seconds: int = 3600) -> dict[str, Any]:
+    values = {"TrainingInstanceType": instance_type, "MaxTrainingRuntimeInSeconds": str(3 * seconds)}
+    if spot:
+        values["MaxWaitTimeInSeconds"] = str(6 * seconds)
+    return {
+        "instance_type": instance_type,
+        "spot": spot,
+        "estimated_seconds": seconds,
+        "estimated_cost_usd": 1.0,
+        "max_runtime_seconds": 3 * seconds,
+        "pipeline_parameters": [{"Name": name, "Value": value} for name, value in values.items()],
+    }
+
+
+LADDER = [rung("ml.g6.2xlarge", spot=True), rung("ml.g6.2xlarge"), rung("ml.g5.2xlarge")]
+
+
+def ended(lack: Lack | None, cost_usd: float | None = None, quota: str | None = None) -> Ended:
+    return Ended("ml.g6.2xlarge", True, "Failed", lack, quota, "why", None, cost_usd, "arn")
+
+
+def starts(lacks: list[Lack]) -> list[tuple[int, int]]:
+    """(rung, seconds waited) of every start after the first, each ended by the next lack."""
+    attempt, made = Attempt(), []
+    for lack in lacks:
+        then = following(LADDER, attempt, ended(lack), PATIENCE, None, 1)
+        if then is None:
+            break
+        attempt = then.attempt
+        made.append((attempt.rung, then.wait_seconds))
+    return made
+
+
+def test_lack_of_capacity_waits_twice_as_long_each_time_and_then_takes_the_next_rung() -> None:
+    lacks: list[Lack] = ["capacity"] * 20
+    assert starts(lacks) == [(0, 300), (0, 600), (1, 0), (1, 300), (1, 600), (2, 0), (2, 300), (2, 600)]
+
+
+def test_a_quota_in_use_is_waited_for_a_quota_of_zero_is_not() -> None:
+    assert starts(["quota"]) == [(0, 300)]
+    assert starts(["quota-zero", "quota-zero", "quota-zero"]) == [(1, 0), (2, 0)]
+
+
+def test_spot_capacity_that_did_not_come_in_time_is_not_waited_for_again() -> None:
+    assert starts(["spot-wait"]) == [(1, 0)]
+
+
+def test_no_wait_is_longer_than_an_hour() -> None:
+    then = following(LADDER, Attempt(tries=9), ended("capacity"), Patience(10, 300), None, 1)
+    assert then is not None
+    assert then.wait_seconds == 3600
+
+
+@given(st.lists(st.sampled_from(["capacity", "quota", "quota-zero", "spot-wait"]), max_size=30))
+def test_every_start_has_a_number_of_its_own_and_the_ladder_comes_to_an_end(lacks: list[Lack]) -> None:
+    attempt, numbers = Attempt(), [1]
+    for lack in lacks:
+        then = following(LADDER, attempt, ended(lack), PATIENCE, None, 1)
+        if then is None:
+            break
+        assert (then.attempt.rung, then.attempt.tries) > (attempt.rung, attempt.tries)
+        attempt = Attempt.from_document(then.attempt.as_document())
+        assert attempt == then.attempt
+        numbers.append(attempt.number)
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) <= len(LADDER) * PATIENCE.tries
+
+
+def test_what_was_spent_before_shortens_the_next_rung() -> None:
+    # 1.22 USD an hour: of 2 USD, 0.78 are left for 2301 s.
+    shortened = within_budget(LADDER[0], 2.0, 1.22, remaining=0.5)
+    assert shortened is not None
+    given_ = {p["Name"]: p["Value"] for p in shortened["pipeline_parameters"]}
+    assert shortened["max_runtime_seconds"] == 2301
+    assert (given_["MaxTrainingRuntimeInSeconds"], given_["MaxWaitTimeInSeconds"]) == ("2301", "4602")
+    assert given_["TrainingInstanceType"] == "ml.g6.2xlarge"
+
+
+def test_a_rung_that_the_rest_of_the_budget_does_not_pay_for_is_passed_over() -> None:
+    assert within_budget(LADDER[0], 2.0, 1.22, remaining=1) is None
+    assert within_budget(LADDER[0], 1.0, 1.22, remaining=0.1) is None
+    ladder = [LADDER[0], rung("ml.p5.4xlarge"), rung("ml.g6.2xlarge")]
+    then = following(ladder, Attempt(), ended("spot-wait", cost_usd=0.5), PATIENCE, 2.5, 1)
+    assert then is not None
+    assert then.attempt.rung == 2
+    assert following(LADDER, Attempt(), ended("spot-wait", cost_usd=3), PATIENCE, 2.5, 1) is None
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent", "name"), [(None, 5, "ml.g6.2xlarge"), (9, 0, "ml.g6.2xlarge"), (9, 5, "ml.x9.large")]
+)
+def test_without_a_budget_an_expense_or_a_price_a_rung_stays_as_it_is(
+    budget: float | None, spent: float, name: str
+) -> None:
+    assert within_budget(rung(name), budget, spent, 1) == rung(name)
+
+
+def test_an_exhausted_ladder_names_every_quota_once() -> None:
+    quota = "ml.g6.2xlarge for spot training job usage"
+    tried = [ended("quota-zero", quota=quota), ended("quota", quota=quota), ended("capacity")]
+    tried.append(replace(tried[0], spot=False, quota="ml.g6.2xlarge for training job usage"))
+    assert attempts.remedy(tried).count(f"'{quota}'") == 1
+    assert "'ml.g6.2xlarge for training job usage'" in attempts.remedy(tried)
+    assert attempts.in_words(tried) == (
+        "Tried: ml.g6.2xlarge (spot) 3 times, ml.g6.2xlarge (on demand) once."
+    )
+    assert "quota" not in attempts.remedy([ended("capacity")])
+
+
+REFUSED = (
+    "ClientError: Failed to invoke sagemaker:CreateTrainingJob. Error Details: The account-level service limit "
+    "'ml.g5.8xlarge for spot training job usage' is {limit} Instances, with current utilization of 0 Instances "
+    "and a request delta of 1 Instances. Please use AWS Service Quotas to request an increase for this quota."
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "observation", "lack"),
+    [
+        ("TrainingFailed", REFUSED.format(limit=0), {}, "quota-zero"),
+        ("TrainingFailed", REFUSED.format(limit=2), {}, "quota"),
+        ("TrainingFailed", "ResourceLimitExceeded: too many", {"training_job": None}, "quota"),
+        ("TrainingFailed", "CapacityError: Unable to provision", {"training_job": "j"}, "capacity"),
+        ("TrainingFailed", "ClientError: CapacityError: none", {"training_job": "j"}, "capacity"),
+        ("SageMaker.ResourceLimitExceededException", "executions", {}, "quota"),
+        ("TrainingStopped", "", {"spot": True, "secondary_status": "MaxWaitTimeExceeded"}, "spot-wait"),
+        ("TrainingStopped", "", {"spot": True, "secondary_status": "MaxRuntimeExceeded"}, None),
+        (
+            "TrainingFailed",
+            "The loss is NaN. insufficient capacity of the network",
+            {"training_job": "j"},
+            None,
+        ),
+        ("TrainingFailed", "ResourceLimitExceeded, said the container", {"training_job": "j"}, None),
+        (
+            "TrainingFailed",
+            "InternalServerError: We encountered an internal error.",
+            {"training_job": "j"},
+            None,
+        ),
+    ],
+)
+def test_what_counts_as_lack(error: str, reason: str, observation: dict[str, Any], lack: Lack | None) -> None:
+    assert lack_of(error, reason, observation) == lack
+
+
+def test_the_quota_has_the_name_that_service_quotas_lists() -> None:
+    instance = {"instance_type": "ml.g5.8xlarge", "spot": True}
+    assert quota_of(REFUSED.format(limit=0), {}) == "ml.g5.8xlarge for spot training job usage"
+    assert quota_of("ResourceLimitExceeded", instance) == "ml.g5.8xlarge for spot training job usage"
