@@ -17,7 +17,13 @@ from local.cli.image_source import push, wait_for_image
 from tests.end_to_end.journey import Stack, eventually
 
 # Short enough that a test of an upload that never comes is bearable.
-TIMING = {"SettleSeconds": "1", "UploadWaitSeconds": "8", "WatchIntervalSeconds": "2"}
+TIMING = {
+    "SettleSeconds": "1",
+    "UploadWaitSeconds": "8",
+    "WatchIntervalSeconds": "2",
+    "CapacityTries": "2",
+    "CapacityWaitSeconds": "2",
+}
 
 
 @dataclass(frozen=True)
