@@ -7,12 +7,14 @@ DreamBoothDataset) and library/model_util.py (make_bucket_resolutions). Sizes ar
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from fine_tuning.inventory import InspectedFile
 from fine_tuning.layout import TrainingFolder
 
 Size = tuple[int, int]
@@ -141,16 +143,39 @@ class Bucket:
     images: int
 
 
-def fill(folders: Sequence[TrainingFolder], options: BucketOptions) -> list[Bucket]:
+@dataclass(frozen=True)
+class HeldBack:
+    """The share of each folder's images that is validated with and not trained on."""
+
+    share: float
+    seed: int
+
+    @classmethod
+    def of_config(cls, config: dict[str, Any]) -> HeldBack | None:
+        """Of a resolved configuration, whose validation always has a seed of its own."""
+        split = config.get("validation_split")
+        return cls(split, config["validation_seed"]) if split else None
+
+    def rest(self, folder: TrainingFolder) -> list[InspectedFile]:
+        """The images that are trained on (train_util.py, split_train_val: Python's own generator)."""
+        targets = {placed.source: placed.target for placed in folder.files}
+        images = sorted(folder.images, key=lambda image: targets[image.path])
+        random.Random(self.seed).shuffle(images)
+        return images[: math.ceil(len(images) * (1 - self.share))]
+
+
+def fill(
+    folders: Sequence[TrainingFolder], options: BucketOptions, held_back: HeldBack | None = None
+) -> list[Bucket]:
     """The buckets of an epoch.
 
-    Regularization images are drawn until they are as many as the images to train on.
+    Regularization images are never held back; they are drawn until they are as many as the images to train on.
     """
     images: Counter[Size] = Counter()
     total = 0
     for folder in folders:
         if not folder.is_regularization:
-            for image in folder.images:
+            for image in held_back.rest(folder) if held_back else folder.images:
                 images[select(image.width or 0, image.height or 0, options)] += folder.repeats
                 total += folder.repeats
     regularization = [(image, f.repeats) for f in folders if f.is_regularization for image in f.images]

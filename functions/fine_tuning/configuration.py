@@ -85,6 +85,10 @@ def resolve(
     findings += option_values.network_arguments(values, written.get("network_args", MANIFEST_NAME))
     values |= {"caption_extension": CAPTION_EXTENSION, "save_model_as": "safetensors"}
     values.setdefault("seed", SEED)
+    if values.get("validation_split"):
+        # Without it the trainer shuffles once for the images to train on and once more for those to validate with
+        # (train_util.py, split_train_val), so that some are both.
+        values.setdefault("validation_seed", values["seed"])
     return Configuration(
         values, tuple(layers), _hub_model(from_toml), tuple(findings), _preferred_captions(sources.values())
     )

@@ -94,7 +94,7 @@ def plan(
         findings.append(error("base-model-elsewhere", MANIFEST_NAME, problem.cause, problem.remedy))
     try:
         options = buckets.BucketOptions.of_config(configuration.values)
-        filled = buckets.fill(layout.folders, options)
+        filled = buckets.fill(layout.folders, options, buckets.HeldBack.of_config(configuration.values))
     except buckets.BucketOptionsError as problem:
         remedy = "Correct resolution or the bucket options in the configuration."
         findings.append(error("option-invalid", _source(configuration), f"{problem}.".capitalize(), remedy))

@@ -237,3 +237,12 @@ def test_base_models() -> None:
         base_model("s3://elsewhere/m/m.safetensors", None, BUCKET)
     with pytest.raises(BaseModelElsewhereError):
         base_model(f"s3://{BUCKET}/m.safetensors", None, BUCKET)
+
+
+def test_images_held_back_for_validation_are_not_in_the_buckets_and_the_split_is_one_and_the_same() -> None:
+    files = [file(f"10_x/{n}.jpg") for n in range(10)] + [file(f"10_x/{n}.txt") for n in range(10)]
+    decision = decide(files, validation_split=0.2, config={"max_train_epochs": 1, "train_batch_size": 4})
+    assert decision.config is not None
+    assert decision.config["validation_seed"] == decision.config["seed"]
+    assert [bucket.images for bucket in decision.buckets] == [80]
+    assert decision.config["max_train_steps"] == 20
