@@ -35,7 +35,15 @@ MIXED: tuple[Size, ...] = (
     *((3000, 1000), (1000, 3000), (1023, 1025), (777, 1333), (2048, 2048), (1280, 1280)),
 )
 # As narrow and as wide as no bucket is, and at the very border of two buckets.
-ODD: tuple[Size, ...] = ((4096, 256), (256, 4096), (1088, 960), (1056, 992), (64, 64), (65, 2000), (1152, 896))
+ODD: tuple[Size, ...] = (
+    (4096, 256),
+    (256, 4096),
+    (1088, 960),
+    (1056, 992),
+    (64, 64),
+    (65, 2000),
+    (1152, 896),
+)
 
 
 def cases() -> list[Case]:
@@ -60,7 +68,9 @@ def _named() -> list[Case]:
             8,
         ),
         Case("more GPUs than batches", {"1_cat": SQUARE}, {**BUCKETED, "train_batch_size": 8}, 8),
-        Case("small images stay small", {"5_cat": (*MIXED, *SQUARE)}, {**BUCKETED, "bucket_no_upscale": True}),
+        Case(
+            "small images stay small", {"5_cat": (*MIXED, *SQUARE)}, {**BUCKETED, "bucket_no_upscale": True}
+        ),
         Case(
             "small images stay small, steps of 32",
             {"5_cat": MIXED},
@@ -69,16 +79,30 @@ def _named() -> list[Case]:
         Case("steps of 32", {"5_cat": MIXED}, {**BUCKETED, "bucket_reso_steps": 32}),
         Case("steps of 128", {"5_cat": MIXED}, {**BUCKETED, "bucket_reso_steps": 128}),
         Case("wide bounds", {"5_cat": ODD}, {**BUCKETED, "min_bucket_reso": 64, "max_bucket_reso": 4096}),
-        Case("narrow bounds", {"5_cat": MIXED}, {**BUCKETED, "min_bucket_reso": 896, "max_bucket_reso": 1152}),
+        Case(
+            "narrow bounds", {"5_cat": MIXED}, {**BUCKETED, "min_bucket_reso": 896, "max_bucket_reso": 1152}
+        ),
         Case(
             "bounds that are no multiple of the step",
             {"5_cat": MIXED},
             {**BUCKETED, "min_bucket_reso": 300, "max_bucket_reso": 1500},
         ),
         Case("512 pixels", {"5_cat": MIXED}, {**BUCKETED, "resolution": "512,512", "train_batch_size": 6}),
-        Case("resolution not square", {"5_cat": MIXED}, {**BUCKETED, "resolution": "832,1216", "max_bucket_reso": 2048}),
-        Case("regularization, fewer", {"4_cat": MIXED, "reg/2_animal": SQUARE}, {**BUCKETED, "train_batch_size": 4}),
-        Case("regularization, more", {"1_cat": SQUARE, "reg/3_animal": MIXED}, {**BUCKETED, "train_batch_size": 4}),
+        Case(
+            "resolution not square",
+            {"5_cat": MIXED},
+            {**BUCKETED, "resolution": "832,1216", "max_bucket_reso": 2048},
+        ),
+        Case(
+            "regularization, fewer",
+            {"4_cat": MIXED, "reg/2_animal": SQUARE},
+            {**BUCKETED, "train_batch_size": 4},
+        ),
+        Case(
+            "regularization, more",
+            {"1_cat": SQUARE, "reg/3_animal": MIXED},
+            {**BUCKETED, "train_batch_size": 4},
+        ),
         Case("regularization, one image", {"9_cat": MIXED, "reg/1_animal": ((900, 1100),)}, BUCKETED),
         Case("validation", {"5_cat": MIXED}, {**BUCKETED, "validation_split": 0.2, "validation_seed": 7}),
         Case(
@@ -117,7 +141,10 @@ def _drawn(number: int) -> list[Case]:
         if source.random() < 0.4:
             folders[f"reg/{source.randint(1, 3)}_class"] = _sizes(source)
         if source.random() < 0.4:
-            config |= {"validation_split": source.choice((0.1, 0.25, 0.5)), "validation_seed": source.randint(0, 99)}
+            config |= {
+                "validation_split": source.choice((0.1, 0.25, 0.5)),
+                "validation_seed": source.randint(0, 99),
+            }
         found.append(Case(f"drawn {index}", folders, config, source.choice((1, 1, 2, 4, 8))))
     return found
 

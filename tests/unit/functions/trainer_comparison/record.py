@@ -31,7 +31,9 @@ RECORDED = Path(__file__).with_name("recorded.json")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sd-scripts", required=True, type=Path)
     sys.path.insert(0, str(parser.parse_args().sd_scripts.resolve()))
     if importlib.util.find_spec("torchvision") is None:
@@ -62,7 +64,9 @@ def _of_trainer(case: Case, folder: Path) -> dict[str, Any]:
     args.resolution = tuple(int(side) for side in str(args.resolution).split(","))
     args.resolution *= 3 - len(args.resolution)  # verify: one number stands for both sides
     generator = config_util.BlueprintGenerator(config_util.ConfigSanitizer(True, True, False, True))
-    subsets = config_util.generate_dreambooth_subsets_config_by_subdirs(args.train_data_dir, args.reg_data_dir)
+    subsets = config_util.generate_dreambooth_subsets_config_by_subdirs(
+        args.train_data_dir, args.reg_data_dir
+    )
     blueprint = generator.generate({"datasets": [{"subsets": subsets}]}, args)
     group, _ = config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
     manager = group.datasets[0].bucket_manager
