@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
 from fine_tuning import caption_check, image_check
@@ -43,11 +43,22 @@ def inspect(
     return result, findings + _unusable(file.path)
 
 
-def too_large(file: InventoryFile) -> Finding | None:
-    """The finding for a file that no image or caption of a dataset is as large as.
+def read_and_inspect(
+    file: InventoryFile,
+    read: Callable[[], bytes],
+    declared: DeclaredFile | None,
+    trigger_word: str | None = None,
+) -> tuple[InspectedFile, list[Finding]]:
+    """`inspect`, of a file that is read at most once, and not at all where it is too large.
 
-    Asked before it is read.
+    Unread, it is known by its ETag: a digest that no file's content has is never trained on, the run is rejected.
     """
+    if oversize := _too_large(file):
+        return inspected(file, hashlib.sha256(file.etag.encode()).hexdigest(), kind_of(file.path)), [oversize]
+    return inspect(file, read(), declared, trigger_word)
+
+
+def _too_large(file: InventoryFile) -> Finding | None:
     if file.size <= LARGEST_FILE:
         return None
     message = f"The file has {file.size} bytes; {LARGEST_FILE} is the limit."

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 from fine_tuning import inspection
 from fine_tuning.aws.objects import Objects
 from fine_tuning.errors import DatasetChangedError, ObjectMissingError
 from fine_tuning.findings import Finding
-from fine_tuning.inventory import InspectedFile, InventoryFile, inspected, kind_of
+from fine_tuning.inventory import InspectedFile, InventoryFile
 from fine_tuning.manifest import DeclaredFile
 from fine_tuning.run import Run, result_key_of
 from fine_tuning.steps.reading import read_manifest
@@ -38,15 +37,13 @@ def inspect_shard(run: Run, shard_key: str, objects: Objects) -> dict[str, str]:
 def _inspect(
     run: Run, file: InventoryFile, declared: DeclaredFile | None, trigger_word: str | None, objects: Objects
 ) -> tuple[InspectedFile, list[Finding]]:
-    if oversize := inspection.too_large(file):
-        # Unread, so known by its ETag: a digest that no file's content has is never trained on, the run is
-        # rejected.
-        return inspected(file, hashlib.sha256(file.etag.encode()).hexdigest(), kind_of(file.path)), [oversize]
+    def read() -> bytes:
+        return objects.read(run.dataset_prefix + file.path, file.version_id)
+
     try:
-        content = objects.read(run.dataset_prefix + file.path, file.version_id)
+        return inspection.read_and_inspect(file, read, declared, trigger_word)
     except ObjectMissingError as cause:
         raise DatasetChangedError(
             f"{file.path} was deleted while the dataset was inspected.",
             "Leave the files in place until the run is over.",
         ) from cause
-    return inspection.inspect(file, content, declared, trigger_word)

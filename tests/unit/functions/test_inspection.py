@@ -145,7 +145,13 @@ def test_a_missing_caption_is_told_of_training_images_only() -> None:
 
 
 def test_a_huge_file_is_refused_before_it_is_read() -> None:
-    assert inspection.too_large(InventoryFile("a.jpg", inspection.LARGEST_FILE, "e", "v")) is None
-    finding = inspection.too_large(InventoryFile("a.jpg", inspection.LARGEST_FILE + 1, "e", "v"))
-    assert finding is not None
-    assert finding.code == "file-too-large"
+    largest = InventoryFile("a.md", inspection.LARGEST_FILE, "e", "v")
+    result, _ = inspection.read_and_inspect(largest, lambda: b"content", None)
+    assert result.sha256 == hashlib.sha256(b"content").hexdigest()
+
+    def read() -> bytes:
+        raise AssertionError("it was read")
+
+    huge = InventoryFile("a.jpg", inspection.LARGEST_FILE + 1, "e", "v")
+    _, findings = inspection.read_and_inspect(huge, read, None)
+    assert [finding.code for finding in findings] == ["file-too-large"]

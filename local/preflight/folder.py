@@ -1,0 +1,99 @@
+"""A dataset on the disk, taken through the same judgements as one in the bucket."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fine_tuning import inspection, inventory, manifest, plan
+from fine_tuning.findings import Finding
+from fine_tuning.inventory import InspectedFile, InventoryFile, ListedObject
+from fine_tuning.manifest import Manifest
+from fine_tuning.plan import Decision, Limits
+from fine_tuning.run import MANIFEST_NAME, TOML_NAME, Run
+
+# The bucket that the dataset will be dropped into is not known; a base model in any bucket may be in that one.
+_SOME_BUCKET = "the-bucket"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """`report` is report.json; `decision` is None where the manifest or the set of files already says no."""
+
+    report: dict[str, Any]
+    images: int = 0
+    decision: Decision | None = None
+
+
+def why_no_dataset(folder: Path) -> str | None:
+    if not folder.is_dir():
+        return f"{folder} is no folder."
+    if not (folder / MANIFEST_NAME).is_file():
+        return (
+            f'{folder} holds no {MANIFEST_NAME}. The smallest is {{"version": 1}}; put it beside the images.'
+        )
+    return None
+
+
+def judge(folder: Path, limits: Limits, on_file: Callable[[int, int], None]) -> Judged:
+    """As validate_manifest, take_inventory, inspect_shard and plan_run do one after the other.
+
+    Args:
+        on_file: called with the files inspected so far and all that there are.
+    """
+    content = folder / MANIFEST_NAME
+    oversize = manifest.too_large(content.stat().st_size)
+    accepted, findings = (None, [oversize]) if oversize else manifest.judge(content.read_bytes())
+    if accepted is None:
+        return Judged(plan.rejection(findings))
+    listing = _listing(folder)
+    now = datetime.now(UTC)
+    state = inventory.completeness(listing, accepted, now, now, settle_seconds=0, upload_wait_seconds=0)
+    files = [listed.file for listed in inventory.without_manifest(listing)]
+    if state.status != "complete":
+        return Judged(plan.rejection(state.findings), inventory.count_images(listing))
+    inspected, found = _inspect(folder, files, accepted, on_file)
+    toml = (folder / TOML_NAME).read_bytes() if (folder / TOML_NAME).is_file() else None
+    decision = plan.plan(_run(folder, accepted), accepted, inspected, toml, found, limits)
+    return Judged(plan.report(decision), inventory.count_images(listing), decision)
+
+
+def _listing(folder: Path) -> list[ListedObject]:
+    """What a drop would upload: everything but hidden files."""
+    now = datetime.now(UTC)
+    listed = []
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_file() and not any(part.startswith(".") for part in parts):
+            file = InventoryFile("/".join(parts), path.stat().st_size, "", None)
+            listed.append(ListedObject(file, now))
+    return listed
+
+
+def _inspect(
+    folder: Path, files: Sequence[InventoryFile], accepted: Manifest, on_file: Callable[[int, int], None]
+) -> tuple[list[InspectedFile], list[Finding]]:
+    declared = inspection.by_path(accepted.files)
+
+    def one(file: InventoryFile) -> tuple[InspectedFile, list[Finding]]:
+        read = (folder / file.path).read_bytes
+        return inspection.read_and_inspect(file, read, declared.get(file.path), accepted.trigger_word)
+
+    results: list[InspectedFile] = []
+    findings = inspection.captions_missing(files)
+    # Decoding and hashing release the interpreter's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for number, (result, found) in enumerate(threads.map(one, files), 1):
+            results.append(result)
+            findings += found
+            on_file(number, len(files))
+    return results, findings
+
+
+def _run(folder: Path, accepted: Manifest) -> Run:
+    address = accepted.base_model or ""
+    bucket = address.removeprefix("s3://").partition("/")[0] if address.startswith("s3://") else _SOME_BUCKET
+    return Run.of_manifest(bucket, f"datasets/{folder.resolve().name}/{MANIFEST_NAME}", "null")
