@@ -7,6 +7,7 @@ from typing import Any
 from fine_tuning.aws.deployment import deployment
 from fine_tuning.observability import observed
 from fine_tuning.run import Run
+from fine_tuning.steps.queueing import leave
 from fine_tuning.steps.telling import tell
 
 
@@ -14,4 +15,6 @@ from fine_tuning.steps.telling import tell
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
     run, kind, facts = Run.from_payload(event["run"]), event["kind"], event.get("facts") or {}
-    return tell(run, kind, facts, using.objects, using.records, using.mail)
+    told = tell(run, kind, facts, using.objects, using.records, using.mail)
+    leave(run.run_id, using.records, using.slots)
+    return told

@@ -12,4 +12,5 @@ from fine_tuning.steps.reconciling import reconcile
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
-    return reconcile(using.clock(), using.settings.pipeline_name, using.records, using.training, using.mail)
+    name = using.settings.pipeline_name
+    return reconcile(using.clock(), name, using.records, using.slots, using.training, using.mail)

@@ -6,6 +6,7 @@ from typing import Any
 
 from fine_tuning.aws.deployment import deployment
 from fine_tuning.observability import observed
+from fine_tuning.steps.queueing import leave
 from fine_tuning.steps.stopping import stop, stop_ended_execution
 
 
@@ -14,5 +15,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
     name = using.settings.pipeline_name
     if "detail" in event:
-        return stop_ended_execution(event, name, using.records, using.training, using.mail)
+        ended = stop_ended_execution(event, name, using.records, using.training, using.mail)
+        leave(event["detail"]["name"], using.records, using.slots)
+        return ended
     return stop(event["run"]["run_id"], event["pipeline_execution_arn"], name, using.training)

@@ -332,6 +332,10 @@ _PLAN = {
         "An instance type of the ladder is too dear, too slow, or has another number of GPUs than the first.",
         "Nothing to do, or remove it from instance_types.",
     ),
+    "retry-differs": _warning(
+        "The files of a retried run are others than those of the first, so training begins anew.",
+        "Nothing to do, or put the files back and retry again.",
+    ),
     "spot-quote": _note("The quote is at the on-demand price; spot costs less."),
 }
 

@@ -47,6 +47,10 @@ class RunUnknownError(FineTuningError):
     """No record of this run exists."""
 
 
+class NotRetriableError(FineTuningError):
+    """A run that is under way, has a model or was not accepted is not run once more."""
+
+
 class DatasetChangedError(FineTuningError):
     """A file of the dataset is no longer what the inventory says."""
 

@@ -16,6 +16,7 @@ _WHERE = {
     "PlanRun": "while it was planned",
     "ResolveImage": "while its training image was looked for",
     "ClaimIdentity": "before training",
+    "TakeSlot": "while it waited for its turn",
     "StartPipeline": "when training was started",
     "WatchTraining": "in training",
     "VerifyModel": "when its model was checked",

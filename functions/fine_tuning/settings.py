@@ -78,6 +78,10 @@ class Settings:
         return self._read("MAX_COST_USD", float) if self.environment.get("MAX_COST_USD") else None
 
     @property
+    def max_runs_in_flight(self) -> int:
+        return self._read("MAX_RUNS_IN_FLIGHT", int)
+
+    @property
     def patience(self) -> Patience:
         return Patience(self._read("CAPACITY_TRIES", int), self._read("CAPACITY_WAIT_SECONDS", int))
 

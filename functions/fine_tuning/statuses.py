@@ -10,13 +10,14 @@ _IN_ORDER = (
     "INSPECTING",
     "PLANNED",
     "WAITING_FOR_IMAGE",
+    "WAITING_FOR_SLOT",
     "STARTING",
     "TRAINING",
     "VERIFYING",
 )
 _IN_FLIGHT = frozenset({*_IN_ORDER, "WAITING_FOR_CAPACITY"})
 _UP_TO_INSPECTING = frozenset(_IN_ORDER[:3])
-_UP_TO_STARTING = frozenset(_IN_ORDER[:6])
+_UP_TO_STARTING = frozenset(_IN_ORDER[: _IN_ORDER.index("STARTING") + 1])
 
 # status → the statuses that it may follow. A flow may skip a station (nothing to wait for), never go back.
 _FOLLOWS: dict[str, frozenset[str]] = {

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from local.cli import dataset, demo, dropping, image_source, replay, runs, up
+from local.cli import dataset, demo, dropping, image_source, replay, retrying, runs, stopping, up
 from local.cli.account import account_in_use, place_of
 from local.cli.deployment import stack_outputs
 from local.cli.failure import CommandError
@@ -38,6 +38,10 @@ def run(options: argparse.Namespace) -> int:
     match options.command:
         case "drop":
             return dropping.run(account, outputs, options.folder, follow=not options.no_wait)
+        case "stop":
+            return stopping.run(account, outputs, options.run)
+        case "retry":
+            return retrying.run(account, outputs, options.run, follow=not options.no_wait)
         case "runs":
             return runs.run(account, outputs)
         case "replay":
@@ -56,6 +60,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands.add_parser("down", help="stop what up left running")
     command = commands.add_parser("drop", help="drop a dataset into the deployment's bucket")
     command.add_argument("folder", type=Path, help="holds images, captions and manifest.json")
+    command.add_argument("--no-wait", action="store_true", help="do not follow the run")
+    command = commands.add_parser("stop", help="stop a run and its GPU job")
+    command.add_argument("run", help="its id, as ./dev runs lists it")
+    command = commands.add_parser(
+        "retry", help="run a failed or stopped run once more, from its last checkpoint"
+    )
+    command.add_argument("run", help="its id, as ./dev runs lists it")
     command.add_argument("--no-wait", action="store_true", help="do not follow the run")
     commands.add_parser("runs", help="list the runs of the deployment")
     commands.add_parser("push-image-source", help="push container/ to CodeCommit and wait for its image")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -27,8 +28,11 @@ def run(account: Account, outputs: Mapping[str, str], folder: Path, follow: bool
     table = records.table_of(account, outputs)
     run_id = records.wait_for_run(table, dropped)
     print(f"run {run_id}")
-    if not follow:
-        return 0
+    return follow_run(account, table, run_id) if follow else 0
+
+
+def follow_run(account: Account, table: Any, run_id: str) -> int:
+    """Shows the run up to its end; the exit code that its status is worth."""
     record = RunView(Console()).follow(records.follow(table, run_id, SECONDS_TO_FOLLOW))
     if account.embedded:
         print(mail_about(account.embedded.mailbox, run_id))

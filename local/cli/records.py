@@ -33,6 +33,15 @@ def newest(table: Any, limit: int) -> list[Record]:
     return [plain(item) for item in answer["Items"]]
 
 
+def find(table: Any, run_id: str) -> Record:
+    """The record of a run. Raises CommandError where there is none."""
+    item = table.get_item(Key={"run_id": run_id}, ConsistentRead=True).get("Item")
+    if item is None:
+        raise CommandError(f"there is no run {run_id}; ./dev runs lists them")
+    record: Record = plain(item)
+    return record
+
+
 def wait_for_run(table: Any, dropped: Dropped, poll: float = 0.1) -> str:
     """The id of the run that this very upload of the manifest started.
 

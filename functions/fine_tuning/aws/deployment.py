@@ -14,6 +14,7 @@ from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.aws.sdk import client
+from fine_tuning.aws.slots import SlotItem
 from fine_tuning.aws.training import Training
 from fine_tuning.settings import Settings
 
@@ -37,6 +38,10 @@ class Deployment:
     @cached_property
     def records(self) -> RunRecords:
         return RunRecords(self.settings.run_table_name, self.clock)
+
+    @cached_property
+    def slots(self) -> SlotItem:
+        return SlotItem(self.settings.run_table_name, self.settings.max_runs_in_flight)
 
     @cached_property
     def mail(self) -> Mail:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 from fine_tuning.aws.sdk import client
 from fine_tuning.aws.translation import code_of, translated
+from fine_tuning.aws.typed_items import plain, typed
 from fine_tuning.errors import RunUnknownError
 from fine_tuning.run import Run
 from fine_tuning.statuses import FINAL, predecessors
@@ -65,7 +65,7 @@ class RunRecords:
     def get(self, run_id: str) -> dict[str, Any] | None:
         with translated(f"read the record of {run_id}"):
             answer = self._dynamodb.get_item(TableName=self._table, Key=_key(run_id), ConsistentRead=True)
-        return _plain(answer["Item"]) if "Item" in answer else None
+        return plain(answer["Item"]) if "Item" in answer else None
 
     def find(self, run_id: str) -> dict[str, Any]:
         record = self.get(run_id)
@@ -79,11 +79,11 @@ class RunRecords:
                 TableName=self._table,
                 IndexName=_BY_PIPELINE_EXECUTION,
                 KeyConditionExpression="pipeline_execution_id = :id",
-                ExpressionAttributeValues=_typed({":id": pipeline_execution_id}),
+                ExpressionAttributeValues=typed({":id": pipeline_execution_id}),
                 Limit=1,
             )
         items = answer.get("Items", [])
-        return str(_plain(items[0])["run_id"]) if items else None
+        return str(plain(items[0])["run_id"]) if items else None
 
     def in_flight(self, since: datetime, until: datetime) -> list[dict[str, Any]]:
         """The records of runs created in that span that have not come to their end."""
@@ -96,9 +96,9 @@ class RunRecords:
                 KeyConditionExpression="record_type = :type AND created_at BETWEEN :since AND :until",
                 FilterExpression=f"NOT #status IN ({', '.join(final)})",
                 ExpressionAttributeNames={"#status": "status"},
-                ExpressionAttributeValues=_typed({**span, **final}),
+                ExpressionAttributeValues=typed({**span, **final}),
             )
-            return [_plain(item) for page in pages for item in page["Items"]]
+            return [plain(item) for page in pages for item in page["Items"]]
 
     def advance(self, run_id: str, status: str, attributes: Mapping[str, Any] | None = None) -> Advance:
         """Changes the status if it may follow the present one, and sets attributes with it."""
@@ -125,7 +125,7 @@ class RunRecords:
             run_id,
             UpdateExpression="REMOVE task_token",
             ConditionExpression="task_token = :token",
-            ExpressionAttributeValues=_typed({":token": token}),
+            ExpressionAttributeValues=typed({":token": token}),
         )
 
     def add_notification(self, run_id: str, kind: str, message_id: str) -> None:
@@ -151,7 +151,7 @@ class RunRecords:
                 key,
                 UpdateExpression="SET claimed_by = :by",
                 ConditionExpression="claimed_by = :before",
-                ExpressionAttributeValues=_typed({":by": run_id, ":before": instead_of}),
+                ExpressionAttributeValues=typed({":by": run_id, ":before": instead_of}),
             )
         return str(self.find(key)["claimed_by"])
 
@@ -160,7 +160,7 @@ class RunRecords:
             try:
                 self._dynamodb.put_item(
                     TableName=self._table,
-                    Item=_typed(item),
+                    Item=typed(item),
                     ConditionExpression="attribute_not_exists(run_id)",
                 )
             except self._dynamodb.exceptions.ConditionalCheckFailedException:
@@ -188,7 +188,7 @@ class RunRecords:
             run_id,
             UpdateExpression=expression,
             ConditionExpression=condition,
-            ExpressionAttributeValues=_typed({**given, **values, ":now": self._now()}),
+            ExpressionAttributeValues=typed({**given, **values, ":now": self._now()}),
             **optional,
         )
 
@@ -212,39 +212,4 @@ def _moment(moment: datetime) -> str:
 
 
 def _key(run_id: str) -> Any:
-    return _typed({"run_id": run_id})
-
-
-def _typed(item: Mapping[str, Any]) -> Any:
-    """Plain values as DynamoDB's typed ones; it knows decimals, not floats."""
-    from boto3.dynamodb.types import TypeSerializer
-
-    serializer = TypeSerializer()
-    return {name: serializer.serialize(_with_decimals(value)) for name, value in item.items()}
-
-
-def _plain(item: Mapping[str, Any]) -> dict[str, Any]:
-    from boto3.dynamodb.types import TypeDeserializer
-
-    deserializer = TypeDeserializer()
-    return {name: _without_decimals(deserializer.deserialize(value)) for name, value in item.items()}
-
-
-def _with_decimals(value: Any) -> Any:
-    if isinstance(value, float):
-        return Decimal(str(value))
-    if isinstance(value, Mapping):
-        return {name: _with_decimals(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_decimals(one) for one in value]
-    return value
-
-
-def _without_decimals(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    if isinstance(value, dict):
-        return {name: _without_decimals(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_without_decimals(one) for one in value]
-    return value
+    return typed({"run_id": run_id})

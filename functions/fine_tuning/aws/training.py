@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from fine_tuning.observation import METRICS, TERMINAL, Observation, observe, tra
 if TYPE_CHECKING:
     from types_boto3_cloudwatch.client import CloudWatchClient
     from types_boto3_sagemaker.client import SageMakerClient
+    from types_boto3_sagemaker.type_defs import PipelineExecutionSummaryTypeDef
 
 _NAMESPACE = "/aws/sagemaker/TrainingJobs"
 _PERIOD_SECONDS = 60
@@ -53,19 +54,30 @@ class Training:
     def find(self, pipeline_name: str, display_name: str) -> str | None:
         """The ARN of the pipeline's newest execution with that display name, among its newest 500."""
         with translated(f"find {display_name} among the executions of {pipeline_name}"):
-            pages = self._sagemaker.get_paginator("list_pipeline_executions").paginate(
-                PipelineName=pipeline_name,
-                SortBy="CreationTime",
-                SortOrder="Descending",
-                PaginationConfig={"PageSize": 100, "MaxItems": 500},
-            )
             named = (
                 execution["PipelineExecutionArn"]
-                for page in pages
-                for execution in page["PipelineExecutionSummaries"]
+                for execution in self._newest(pipeline_name)
                 if execution.get("PipelineExecutionDisplayName") == display_name
             )
             return next(named, None)
+
+    def executing(self, pipeline_name: str) -> list[tuple[str, str]]:
+        """ARN and display name of the pipeline's executions that run, among its newest 500."""
+        with translated(f"list the executions of {pipeline_name}"):
+            return [
+                (execution["PipelineExecutionArn"], execution.get("PipelineExecutionDisplayName", ""))
+                for execution in self._newest(pipeline_name)
+                if execution.get("PipelineExecutionStatus") == "Executing"
+            ]
+
+    def _newest(self, pipeline_name: str) -> Iterator[PipelineExecutionSummaryTypeDef]:
+        pages = self._sagemaker.get_paginator("list_pipeline_executions").paginate(
+            PipelineName=pipeline_name,
+            SortBy="CreationTime",
+            SortOrder="Descending",
+            PaginationConfig={"PageSize": 100, "MaxItems": 500},
+        )
+        return (execution for page in pages for execution in page["PipelineExecutionSummaries"])
 
     def stop(self, pipeline_execution_arn: str) -> bool:
         """Asks SageMaker to stop.

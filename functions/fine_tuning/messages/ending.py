@@ -10,7 +10,6 @@ from fine_tuning.messages.message import (
     Message,
     Paragraph,
     copy_command,
-    drop_again,
     duration,
     known,
     log,
@@ -94,7 +93,7 @@ def _ended_early(kind: str, run: Run, failure: Failure, what: str, subject: str)
         [what],
         ["Cause:", failure.cause],
         ["What to do:", failure.remedy],
-        _again(run, has_trained),
+        ["To run it again, from its last checkpoint if there is one:", f"./dev retry {run.run_id}"],
         log(failure.log_lines),
         [
             *(
@@ -116,13 +115,6 @@ def _ended_early(kind: str, run: Run, failure: Failure, what: str, subject: str)
         instance_type=observation.get("instance_type"),
         cost_usd=observation.get("cost_usd"),
     )
-
-
-def _again(run: Run, has_trained: bool) -> Paragraph:
-    """A run that trained left checkpoints; any other begins with its manifest."""
-    if has_trained:
-        return ["To go on from its last checkpoint:", f"./dev retry {run.run_id}"]
-    return ["To run it again, drop its manifest:", drop_again(run)]
 
 
 def _samples(samples: Sequence[str]) -> Paragraph:

@@ -10,7 +10,6 @@ from fine_tuning.messages.message import (
     Message,
     Paragraph,
     counted,
-    drop_again,
     duration,
     known,
     log,
@@ -33,7 +32,7 @@ def image_missing(run: Run) -> Message:
             "Nothing was started, nothing was paid for.",
         ],
         ["In a clone of this project, push the image's source; the push builds it:", PUSH],
-        ["Then drop the manifest again:", drop_again(run)],
+        ["Then run it again:", f"./dev retry {run.run_id}"],
         [f"Run: {run.run_id}"],
         ["The report:", run.uri(run.report_key)],
     ]

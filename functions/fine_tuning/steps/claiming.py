@@ -27,5 +27,5 @@ def claim_identity(run: Run, image: str, objects: Objects, records: RunRecords) 
             records.note(run.run_id, {"identity": name, "image": image})
             return {"status": "repeated", "repeats": holder, "repeats_status": status}
         holder = records.claim(name, run.run_id, instead_of=holder)
-    records.advance(run.run_id, "STARTING", {"identity": name, "image": image})
+    records.note(run.run_id, {"identity": name, "image": image})
     return {"status": "claimed", "repeats": None, "repeats_status": None}

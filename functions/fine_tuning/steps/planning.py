@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from fine_tuning import configuration, plan
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
-from fine_tuning.findings import Finding, error
-from fine_tuning.inventory import InspectedFile, as_lines
+from fine_tuning.errors import ObjectMissingError
+from fine_tuning.findings import Finding, error, warning
+from fine_tuning.inventory import InspectedFile, as_lines, from_lines
 from fine_tuning.manifest import Manifest
 from fine_tuning.run import MANIFEST_NAME, TOML_NAME, Run
 from fine_tuning.settings import Settings
@@ -24,6 +26,7 @@ def plan_run(
     manifest = read_manifest(run, objects)
     files, findings = _results(result_keys, objects)
     findings += _base_model_missing(run, manifest, objects)
+    findings += _differs_from_first(run, files, objects)
     limits = plan.Limits(
         kohya_version=settings.kohya_version,
         instance_types=settings.instance_types,
@@ -65,6 +68,23 @@ def _toml(run: Run, files: Sequence[InspectedFile], objects: Objects) -> bytes |
     if not any(file.path == TOML_NAME for file in files):
         return None
     return objects.read(run.dataset_prefix + TOML_NAME, version)
+
+
+def _differs_from_first(run: Run, files: Sequence[InspectedFile], objects: Objects) -> list[Finding]:
+    """A retry whose files are others than the first run's begins anew: the trainer finds no checkpoint of them."""
+    if run.retries is None:
+        return []
+    try:
+        before = from_lines(objects.read(replace(run, run_id=run.retries).inventory_key))
+    except ObjectMissingError:
+        return []  # it ended before it was planned
+    if {(file.path, file.sha256) for file in before} == {(file.path, file.sha256) for file in files}:
+        return []
+    message = (
+        f"The files are others than those of the run {run.retries}, so no checkpoint of it is continued."
+    )
+    remedy = "Nothing to do, or put the files back and retry again."
+    return [warning("retry-differs", "", message, remedy)]
 
 
 def _base_model_missing(run: Run, manifest: Manifest, objects: Objects) -> list[Finding]:

@@ -96,7 +96,6 @@ def _compose(
     if kind == "image-missing":
         message = messages.image_missing(run)
         cause = "There is no training image and no source to build one from."
-        return message, {
-            "failure": {"cause": cause, "remedy": "Run ./dev push-image-source, then drop the dataset again."}
-        }
+        remedy = f"Run ./dev push-image-source, then ./dev retry {run.run_id}."
+        return message, {"failure": {"cause": cause, "remedy": remedy}}
     raise ConfigurationError(f"There is no e-mail of the kind '{kind}'.", "Correct the state machine.")

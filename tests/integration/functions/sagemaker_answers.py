@@ -50,7 +50,7 @@ def expects_stop(stubber: Stubber) -> None:
     )
 
 
-def finds(stubber: Stubber, display_name: str | None) -> None:
+def finds(stubber: Stubber, display_name: str | None, status: str = "Succeeded") -> None:
     """The pipeline's executions, in two pages; the second holds the one with that display name, if any."""
     request = {
         "PipelineName": PIPELINE.rpartition("/")[2],
@@ -60,7 +60,11 @@ def finds(stubber: Stubber, display_name: str | None) -> None:
     }
     other = {"PipelineExecutionArn": f"{PIPELINE}/execution/bbbbbbbbbbbb"}
     first = {**other, "PipelineExecutionDisplayName": "dogs-0123456789ab"}
-    mine = {"PipelineExecutionArn": EXECUTION, "PipelineExecutionDisplayName": display_name}
+    mine = {
+        "PipelineExecutionArn": EXECUTION,
+        "PipelineExecutionDisplayName": display_name,
+        "PipelineExecutionStatus": status,
+    }
     stubber.add_response(
         "list_pipeline_executions", {"PipelineExecutionSummaries": [first], "NextToken": "n"}, request
     )

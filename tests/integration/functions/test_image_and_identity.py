@@ -161,7 +161,7 @@ def test_given_the_same_dataset_twice_then_the_second_is_answered_with_the_first
 
     answer = claim_identity.handler({"run": second, "image": IMAGE}, stack.context)
 
-    assert answer == {"status": "repeated", "repeats": first["run_id"], "repeats_status": "STARTING"}
+    assert answer == {"status": "repeated", "repeats": first["run_id"], "repeats_status": "PLANNED"}
     notify.handler({"run": second, "kind": "repeated", "facts": answer}, stack.context)
     (mail,) = stack.mails()
     assert first["run_id"] in mail["Message"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import patch
 
 import notify
 import pytest
@@ -15,12 +16,13 @@ import validate_manifest
 from botocore.stub import Stubber
 
 from fine_tuning.aws import deployment, sdk
+from fine_tuning.aws.training import Training
 from fine_tuning.errors import AwsRequestError, RunsNotReconciledError
 from fine_tuning.run import run_id_of
 from tests.functions_data import BUCKET, dropped, event
 from tests.integration.functions.conftest import Stack
 from tests.integration.functions.runs import SUMMARY, planned, starting
-from tests.integration.functions.sagemaker_answers import EXECUTION, describes, expects_stop, finds
+from tests.integration.functions.sagemaker_answers import EXECUTION, PIPELINE, describes, expects_stop, finds
 
 LATER = timedelta(minutes=6)
 
@@ -174,8 +176,10 @@ def flow_is(stubber: Stubber, run: dict[str, Any], status: str) -> None:
     stubber.add_response("describe_execution", described, {"executionArn": arn})
 
 
-def reconcile(stack: Stack) -> dict[str, Any]:
-    return reconcile_runs.handler({"source": "aws.scheduler"}, stack.context)
+def reconcile(stack: Stack, executing: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+    """`executing`: ARN and display name of the pipeline's executions that run."""
+    with patch.object(Training, "executing", return_value=list(executing)):
+        return reconcile_runs.handler({"source": "aws.scheduler"}, stack.context)
 
 
 @pytest.mark.parametrize(
@@ -279,6 +283,30 @@ def test_given_a_run_that_cannot_be_compared_then_the_others_are_and_the_error_n
     assert stack.record(aborted["run_id"])["status"] == "STOPPED"
     assert stack.record(broken["run_id"])["status"] == "PLANNED"
     assert len(stack.mails()) == 1
+
+
+def test_given_a_job_that_goes_on_after_its_runs_end_then_it_is_stopped_and_no_other(
+    stack: Stack, at: Callable[[datetime], None], sagemaker: Stubber
+) -> None:
+    """A flow that is aborted while it starts its pipeline execution leaves one that nobody knew of."""
+    records = deployment.deployment(None).records
+    over, under_way = starting(stack), starting(stack, "dogs-0123456789ab")
+    records.advance(over["run_id"], "STOPPED")
+    expects_stop(sagemaker)
+    other = f"{EXECUTION[:-12]}bbbbbbbbbbbb"
+
+    reconcile(
+        stack, [(EXECUTION, over["run_id"]), (other, under_way["run_id"]), (other, "execution-1700000000")]
+    )
+
+    sagemaker.assert_no_pending_responses()
+
+
+def test_executions_that_run_are_listed_over_all_pages(stack: Stack, sagemaker: Stubber) -> None:
+    finds(sagemaker, "cats-1", status="Executing")
+    assert deployment.deployment(None).training.executing(PIPELINE.rpartition("/")[2]) == [
+        (EXECUTION, "cats-1")
+    ]
 
 
 def test_given_a_run_that_was_given_up_then_a_late_delivery_of_its_event_starts_nothing(

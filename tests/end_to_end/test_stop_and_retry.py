@@ -1,0 +1,96 @@
+"""Stopping ends the flow and the GPU job, whoever does it; a retry goes on from the last checkpoint."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from local.cli import retrying, stopping
+from local.cli.failure import CommandError
+from tests.end_to_end.conftest import Deployer
+from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
+
+
+def drop_long_run(stack: Stack, name: str, steps: int = 4000) -> tuple[str, dict[str, Any]]:
+    """A dataset in the middle of its training."""
+    manifest = quick_manifest(config={**quick_manifest()["config"], "max_train_steps": steps})
+    prefix = stack.drop(name, dataset(3), manifest)
+    record = stack.record(prefix, {"TRAINING"})
+    eventually(lambda: stack.training_jobs(record["run_id"]), "a training job")
+    return prefix, record
+
+
+def job_status(stack: Stack, run_id: str) -> str:
+    (job,) = stack.training_jobs(run_id)
+    return str(job["TrainingJobStatus"])
+
+
+def pipeline_status(stack: Stack, record: dict[str, Any]) -> str:
+    described = stack.client("sagemaker").describe_pipeline_execution(
+        PipelineExecutionArn=record["pipeline_execution_arn"]
+    )
+    return str(described["PipelineExecutionStatus"])
+
+
+def test_a_stopped_run_goes_on_from_its_last_checkpoint(stack: Stack, deployer: Deployer) -> None:
+    prefix, record = drop_long_run(stack, "stop-retry", steps=2000)
+    run_id = record["run_id"]
+    s3 = stack.client("s3")
+    eventually(
+        lambda: any(
+            each["Key"].endswith("complete.json")
+            for each in s3.list_objects_v2(Bucket=stack.bucket, Prefix=f"checkpoints/{run_id}/").get(
+                "Contents", []
+            )
+        ),
+        "a checkpoint",
+    )
+    # When it is stopped
+    assert stopping.run(deployer.account, stack.outputs, run_id) == 0
+    # Then its job and its pipeline execution are, and the mail says how to go on
+    eventually(lambda: job_status(stack, run_id) == "Stopped", "a stopped job")
+    eventually(lambda: pipeline_status(stack, record) == "Stopped", "a stopped pipeline execution")
+    assert stack.records(prefix)[-1]["status"] == "STOPPED"
+    assert f"./dev retry {run_id}" in stack.mail(run_id, "stopped")
+    # And a retry makes the missing steps only
+    assert retrying.run(deployer.account, stack.outputs, run_id, follow=True) == 0
+    retried = stack.records(prefix)[-1]
+    assert (retried["run_id"], retried["status"]) == (f"{run_id}-r2", "COMPLETED")
+    (job,) = stack.training_jobs(retried["run_id"])
+    log = (stack.home / "logs" / "training" / f"{job['TrainingJobName']}.log").read_text()
+    first = next(line for line in log.splitlines() if line.startswith("progress step="))
+    assert int(first.split("=")[1].split()[0]) > 10, first
+    # What completed is not run once more
+    with pytest.raises(CommandError, match="needs no retry"):
+        retrying.run(deployer.account, stack.outputs, run_id, follow=False)
+
+
+def test_the_time_limit_of_the_flow_stops_the_gpu_job(stack: Stack) -> None:
+    """The limit is 30 days; here it is shortened while the run starts."""
+    step_functions = stack.client("stepfunctions")
+    machine = stack.outputs["StateMachineArn"]
+    described = step_functions.describe_state_machine(stateMachineArn=machine)
+    shortened = {**json.loads(described["definition"]), "TimeoutSeconds": 15}
+    step_functions.update_state_machine(stateMachineArn=machine, definition=json.dumps(shortened))
+    try:
+        prefix, record = drop_long_run(stack, "timed-out")
+    finally:
+        step_functions.update_state_machine(stateMachineArn=machine, definition=described["definition"])
+    assert stack.execution_ended(record) == "TIMED_OUT"
+    record = stack.record(prefix)
+    assert record["status"] == "FAILED"
+    eventually(lambda: job_status(stack, record["run_id"]) == "Stopped", "a stopped job")
+    assert "out of time" in stack.mail(record["run_id"], "failed")
+
+
+def test_stopping_the_pipeline_execution_by_hand_is_told_as_that(stack: Stack) -> None:
+    prefix, record = drop_long_run(stack, "stopped-in-sagemaker")
+    stack.client("sagemaker").stop_pipeline_execution(
+        PipelineExecutionArn=stack.records(prefix)[-1]["pipeline_execution_arn"], ClientRequestToken="x" * 32
+    )
+    record = stack.record(prefix)
+    assert record["status"] == "STOPPED"
+    assert "by a person" in stack.mail(record["run_id"], "stopped")
+    assert job_status(stack, record["run_id"]) == "Stopped"
