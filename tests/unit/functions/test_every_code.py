@@ -229,7 +229,8 @@ def test_a_clean_dataset_provokes_nothing() -> None:
 
 
 def test_every_code_has_a_case_made_for_it() -> None:
-    assert set(CATALOGUE) - set(CASES) == set(), "add a dataset that provokes the code"
+    # What compares two runs needs more than a dataset: tests/integration/functions/test_retry.py.
+    assert set(CATALOGUE) - set(CASES) == {"retry-differs"}, "add a dataset that provokes the code"
     assert set(CASES) - set(CATALOGUE) == set()
 
 
