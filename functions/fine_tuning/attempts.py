@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from fine_tuning import quote
-
 LONGEST_WAIT_SECONDS = 3600
 
 Lack = Literal["capacity", "quota", "quota-zero", "spot-wait"]
@@ -110,7 +108,7 @@ def within_budget(rung: Rung, budget_usd: float | None, spent: float, remaining:
 
     Too short: for the remaining share of the quoted time.
     """
-    price = quote.price_per_hour(rung["instance_type"])
+    price = rung["usd_per_hour"]
     if budget_usd is None or not spent or not price:
         return rung
     runtime = min(rung["max_runtime_seconds"], math.floor((budget_usd - spent) / price * 3600))

@@ -319,9 +319,21 @@ _PLAN = {
         "No price of the instance type is known, so the cost cannot be quoted; an error where there is a budget.",
         "Name another instance type, or set no budget.",
     ),
+    "recipe-chosen": _note(
+        "More images at a time make better use of the GPU; the learning rate follows, all images are still seen.",
+        "Set train_batch_size in `config` to keep the preset's batch and rates.",
+    ),
+    "recipe-fitted": _note(
+        "The preset needs more GPU memory than there is, so that it is trained in a way that needs less.",
+        "Set these options in `config` to decide yourself, or name instances with more GPU memory.",
+    ),
+    "gpu-memory-exceeded": _error(
+        "The recipe needs more memory than the GPU of the instance type has; training would end at its first step.",
+        "Do what the message says: checkpointing, a smaller batch, or a larger GPU.",
+    ),
     "budget-exceeded": _error(
         "The quote is above the budget of the manifest or of the stack.",
-        "Train fewer steps, name a cheaper instance type, or raise max_cost_usd.",
+        "Do what the message says: fewer epochs, a cheaper instance type, or a larger max_cost_usd.",
     ),
     "budget-kept": _note("The job is ended before it can cost more than the budget."),
     "runtime-exceeded": _error(
@@ -336,7 +348,9 @@ _PLAN = {
         "The files of a retried run are others than those of the first, so training begins anew.",
         "Nothing to do, or put the files back and retry again.",
     ),
-    "spot-quote": _note("The quote is at the on-demand price; spot costs less."),
+    "spot-quote": _note(
+        "A run on spot capacity may fall back on demand, so the budget is held against that price."
+    ),
 }
 
 AREAS: Mapping[str, Mapping[str, Code]] = {

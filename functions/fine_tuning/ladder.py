@@ -38,13 +38,14 @@ class Offer:
 
 @dataclass(frozen=True)
 class Rung:
-    """An instance type, on spot or on-demand capacity. The cost is at the on-demand price for both."""
+    """An instance type, on spot or on-demand capacity. Cost and price are those of on-demand capacity for both."""
 
     instance_type: str
     spot: bool
     estimated_seconds: int
     estimated_cost_usd: float | None
     max_runtime_seconds: int
+    usd_per_hour: float | None
 
     def as_document(self) -> dict[str, Any]:
         return asdict(self)
@@ -73,7 +74,9 @@ def rungs(offers: Sequence[Offer], spot: bool) -> tuple[Rung, ...]:
 
 def _rung(offer: Offer, spot: bool) -> Rung:
     quoted = offer.quoted
-    return Rung(quoted.instance_type, spot, quoted.seconds, quoted.cost_usd, offer.runtime)
+    return Rung(
+        quoted.instance_type, spot, quoted.seconds, quoted.cost_usd, offer.runtime, quoted.usd_per_hour
+    )
 
 
 def _left_out(offer: Offer, first: Offer) -> Finding:

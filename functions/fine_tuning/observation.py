@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from fine_tuning.quote import price_per_hour
+from fine_tuning.instances import Prices
 
 TERMINAL = frozenset({"Stopped", "Failed", "Succeeded", "CompletedWithFailures"})
 _UNDER_WAY = frozenset({"Executing", "Stopping"})
@@ -78,6 +78,7 @@ def observe(
     job: Mapping[str, Any] | None,
     metrics: Mapping[str, float],
     now: datetime,
+    prices: Prices,
 ) -> Observation:
     """The observation.
 
@@ -93,7 +94,7 @@ def observe(
     instance_type = job.get("ResourceConfig", {}).get("InstanceType")
     finals = {m["MetricName"]: m["Value"] for m in job.get("FinalMetricDataList", ())}
     values = {name: _finite(metrics.get(metric, finals.get(metric))) for name, metric in METRICS.items()}
-    price = price_per_hour(instance_type) if instance_type else None
+    price = prices.on_demand(instance_type) if instance_type else None
     return Observation(
         status=status,
         terminal=status not in _UNDER_WAY,

@@ -15,24 +15,15 @@ from typing import Any
 from fine_tuning import buckets, dataset, ladder, quote
 from fine_tuning.base_model import BaseModel, BaseModelElsewhereError, base_model
 from fine_tuning.configuration import CAPTION_EXTENSION, Configuration, resolve
-from fine_tuning.findings import Finding, error, has_errors, in_order, note, warning
+from fine_tuning.findings import Finding, error, has_errors, in_order
 from fine_tuning.inventory import InspectedFile
-from fine_tuning.ladder import Offer, Rung
+from fine_tuning.ladder import Rung
 from fine_tuning.layout import Layout, lay_out
+from fine_tuning.limits import Limits
 from fine_tuning.manifest import Manifest
+from fine_tuning.offers import fitted, offers
 from fine_tuning.run import MANIFEST_NAME, TOML_NAME, Run
-from fine_tuning.schedule import Schedule, schedule
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the stack allows. `max_cost_usd` None: no limit."""
-
-    kohya_version: str
-    instance_types: tuple[str, ...]
-    volume_gb: int
-    max_runtime_seconds: int
-    max_cost_usd: float | None
+from fine_tuning.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -115,25 +106,13 @@ def _decide(
     findings: list[Finding],
     limits: Limits,
 ) -> Decision:
-    values = configuration.values
-    batch_size: int = values.get("train_batch_size", 1)
-    per_epoch = buckets.batches(filled, batch_size)
-    accumulation: int = values.get("gradient_accumulation_steps", 1)
-    image_count = sum(len(folder.images) for folder in layout.folders)
-    budget_usd = budget(manifest, limits)
-
-    def offer(instance_type: str) -> Offer:
-        length, notes = schedule(configuration.layers, per_epoch, accumulation, quote.gpus(instance_type))
-        quoted = quote.quote(instance_type, length.total_steps, image_count, options.resolution, values)
-        runtime = quote.max_runtime_seconds(quoted, limits.max_runtime_seconds, budget_usd)
-        about = _about_quote(quoted, manifest, limits, budget_usd, runtime)
-        return Offer(quoted, length, runtime, (*notes, *about))
-
-    offers = [offer(name) for name in manifest.instance_types or limits.instance_types]
-    kept, said = ladder.choose(offers)
-    findings = [*findings, *said]
+    configuration, told = fitted(configuration, filled, manifest.instance_types or limits.instance_types)
+    images = sum(len(folder.images) for folder in layout.folders)
+    offered = offers(manifest, configuration, filled, images, options.resolution, limits)
+    kept, said = ladder.choose(offered)
+    findings = [*findings, *told, *said]
     if has_errors(findings):
-        quoted = (kept or offers)[0].quoted
+        quoted = (kept or offered)[0].quoted
         return Decision(tuple(in_order(findings)), quote=quoted, buckets=tuple(filled))
     first = kept[0]
     total_steps = first.length.total_steps
@@ -141,53 +120,18 @@ def _decide(
     return Decision(
         findings=tuple(in_order(findings)),
         plan=_document(run, manifest, layout, configuration, model, first.length, limits),
-        summary={"total_steps": total_steps, **rungs[0].as_document()},
+        summary={
+            "total_steps": total_steps,
+            **rungs[0].as_document(),
+            "table_seconds": first.quoted.table_seconds,
+        },
         quote=first.quoted,
         # Complete: without a length the trainer silently makes 1600 steps.
-        config={**values, "max_train_steps": total_steps},
+        config={**configuration.values, "max_train_steps": total_steps},
         base_model=model,
         buckets=tuple(filled),
         rungs=rungs,
     )
-
-
-def budget(manifest: Manifest, limits: Limits) -> float | None:
-    """US dollars that the run may cost; None: no limit."""
-    budgets = [limit for limit in (manifest.max_cost_usd, limits.max_cost_usd) if limit is not None]
-    return min(budgets, default=None)
-
-
-def _about_quote(
-    quoted: quote.Quote, manifest: Manifest, limits: Limits, budget: float | None, runtime: int
-) -> list[Finding]:
-    findings: list[Finding] = []
-    if quoted.cost_usd is None:
-        name = quoted.instance_type
-        message = f"No price of {name} is known, so the cost cannot be quoted; one GPU is assumed."
-        kind = error if budget is not None else warning
-        remedy = "Name another instance type" + (" for a quote." if budget is None else ", or set no budget.")
-        findings.append(kind("price-unknown", MANIFEST_NAME, message, remedy))
-    elif budget is not None and quoted.cost_usd > budget:
-        message = f"The run is quoted at {quoted.cost_usd:.2f} USD; the budget is {budget:.2f} USD."
-        remedy = (
-            "Train fewer steps, name a cheaper instance type, or raise max_cost_usd (manifest and stack)."
-        )
-        findings.append(error("budget-exceeded", MANIFEST_NAME, message, remedy))
-    elif budget is not None:
-        message = (
-            f"The job is ended after {runtime} s at the latest, so that it costs at most {budget:.2f} USD."
-        )
-        findings.append(note("budget-kept", MANIFEST_NAME, message))
-    if quoted.seconds > limits.max_runtime_seconds:
-        allowed = limits.max_runtime_seconds
-        message = f"The run is quoted at {quoted.seconds} s; this stack ends jobs after {allowed} s."
-        remedy = "Train fewer steps, name a faster instance type, or raise MaxTrainingRuntimeInSeconds."
-        findings.append(error("runtime-exceeded", MANIFEST_NAME, message, remedy))
-    if manifest.spot:
-        findings.append(
-            note("spot-quote", MANIFEST_NAME, "The quote is at the on-demand price; spot costs less.")
-        )
-    return findings
 
 
 def _document(

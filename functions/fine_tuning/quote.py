@@ -1,25 +1,26 @@
 """What a run will take, in seconds and US dollars, before anything is paid for.
 
-prices.json holds the dated figures and says of each where it comes from and whether it was measured. Speed on
-another GPU than the measured one is scaled, and the quote says so.
+A quote says what it assumes: where the speed comes from (measured, scaled from another GPU, corrected by this
+account's own runs), where the price comes from, and how far it may be off.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
-from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
+from fine_tuning import instances, recipe
 from fine_tuning.buckets import Size
+from fine_tuning.instances import Prices
+from fine_tuning.own_runs import Correction
 
-_PRICES_FILE = Path(__file__).with_name("prices.json")
 _RUNTIME_MARGIN = 2
 _RUNTIME_ALLOWANCE_SECONDS = 30 * 60
+_MEASURED_GPU = "H200"
+# The trainer's own U-Net: what is faster is welcome and not counted on.
+_EXECUTION = "plain"
 
 
 @dataclass(frozen=True)
@@ -27,25 +28,51 @@ class Quote:
     """An estimate, not a promise.
 
     Attributes:
-        seconds: billable, with start-up.
-        cost_usd: at the on-demand price, also for spot, which costs less; None where no price is known.
-        basis: how the figures came about, one sentence.
+        seconds: billable, with start-up; between `least_seconds` and `most_seconds`.
+        table_seconds: before this account's own runs corrected it.
+        fixed_seconds: those of them that do not depend on the number of steps.
+        cost_usd: at the on-demand price; None where no price is known.
+        spot_cost_usd: the same time on spot capacity, without interruptions.
+        assumed: what the figures rest on, a sentence each.
     """
 
     instance_type: str
     seconds: int
+    least_seconds: int
+    most_seconds: int
+    table_seconds: int
+    fixed_seconds: int
     seconds_per_step: float
     cost_usd: float | None
+    spot_cost_usd: float | None
     usd_per_hour: float | None
-    price_date: str
-    price_verified: bool
-    basis: str
+    assumed: tuple[str, ...]
 
     def as_document(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "assumed": list(self.assumed)}
+
+    def cost_of(self, seconds: float) -> float | None:
+        return None if self.usd_per_hour is None else round(seconds / 3600 * self.usd_per_hour, 2)
+
+    def steps_for(self, budget_usd: float) -> int:
+        """The steps that a budget pays for."""
+        if not self.usd_per_hour:
+            return 0
+        return max(
+            0,
+            math.floor((budget_usd / self.usd_per_hour * 3600 - self.fixed_seconds) / self.seconds_per_step),
+        )
 
 
-def quote(instance_type: str, steps: int, images: int, resolution: Size, config: Mapping[str, Any]) -> Quote:
+def quote(
+    instance_type: str,
+    steps: int,
+    images: int,
+    resolution: Size,
+    config: Mapping[str, Any],
+    prices: Prices | None = None,
+    corrections: Mapping[str, Correction] | None = None,
+) -> Quote:
     """The quote of a training job.
 
     Args:
@@ -54,28 +81,55 @@ def quote(instance_type: str, steps: int, images: int, resolution: Size, config:
         resolution: (width, height) that buckets are made for; work grows with its area.
         config: resolved options; batch size, what is trained and checkpointing decide about the speed.
     """
-    figures = _figures()
-    measured_on = figures["measured_on"]
-    instance = figures["instances"].get(instance_type)
-    tflops = (
-        instance["bf16_tflops"] if instance else min(i["bf16_tflops"] for i in figures["instances"].values())
+    prices = prices or Prices()
+    figures = instances.figures()
+    instance = instances.find(instance_type)
+    gpu = instance.gpu if instance else "A10G"  # the slowest of the table
+    pixels = resolution[0] * resolution[1]
+    caching = images * figures["caching_seconds_per_image"] * _slower(gpu) * pixels / 2**20
+    per_step = _seconds_per_step(config, pixels, gpu)
+    fixed = figures["start_up_seconds"] + caching
+    correction = (corrections or {}).get(gpu) if instance else None
+    ratio = correction.ratio if correction else 1.0
+    low, high = (
+        (correction.low, correction.high)
+        if correction
+        else figures["uncertainty"]["measured" if gpu == _MEASURED_GPU and instance else "scaled"]
     )
-    slower = measured_on["bf16_tflops"] / tflops
-    area = resolution[0] * resolution[1] / (1024 * 1024)
-    per_step = _seconds_per_step(config, slower, area, figures)
-    caching = images * figures["caching_seconds_per_image"] * slower * area
-    seconds = round(figures["start_up_seconds"] + caching + steps * per_step)
-    price = instance["usd_per_hour"] if instance else None
+    seconds = (fixed + steps * per_step) * ratio
+    price, spot_price = prices.on_demand(instance_type), prices.spot(instance_type)
     return Quote(
         instance_type=instance_type,
-        seconds=seconds,
-        seconds_per_step=round(per_step, 3),
+        seconds=round(seconds),
+        least_seconds=round(seconds * low),
+        most_seconds=round(seconds * high),
+        table_seconds=round(fixed + steps * per_step),
+        fixed_seconds=round(fixed * ratio),
+        seconds_per_step=round(per_step * ratio, 3),
         cost_usd=None if price is None else round(seconds / 3600 * price, 2),
+        spot_cost_usd=None if spot_price is None else round(seconds / 3600 * spot_price, 2),
         usd_per_hour=price,
-        price_date=figures["date"],
-        price_verified=bool(instance and instance["verified"]),
-        basis=f"scaled from {measured_on['gpu']} by {slower:.1f} (bf16 speed); indicative us-east-1 prices",
+        assumed=(_about_speed(instance is not None, gpu, correction), *_about_prices(instance_type, prices)),
     )
+
+
+def _about_speed(is_known: bool, gpu: str, correction: Correction | None) -> str:
+    if not is_known:
+        return "Speed: the instance type is not in the table; that of the slowest GPU there, one GPU."
+    if correction:
+        runs = f"{correction.runs} finished runs of this account on {gpu}"
+        return f"Speed: the table's, times {correction.ratio:.2f} after {runs}."
+    if gpu == _MEASURED_GPU:
+        return f"Speed: measured on {gpu}."
+    return f"Speed: scaled to {gpu} from what was measured on {_MEASURED_GPU}."
+
+
+def _about_prices(name: str, prices: Prices) -> tuple[str, ...]:
+    price, spot = prices.on_demand(name), prices.spot(name)
+    if price is None or spot is None:
+        return ()
+    source = prices.source(name)
+    return (f"Price: {price:.2f} USD an hour on demand ({source}), {spot:.2f} assumed on spot.",)
 
 
 def max_runtime_seconds(quoted: Quote, limit: int, budget_usd: float | None) -> int:
@@ -89,48 +143,24 @@ def max_runtime_seconds(quoted: Quote, limit: int, budget_usd: float | None) -> 
     return min(seconds, math.floor(budget_usd / quoted.usd_per_hour * 3600))
 
 
-@cache
-def _figures() -> dict[str, Any]:
-    figures: dict[str, Any] = json.loads(_PRICES_FILE.read_bytes())
-    return figures
-
-
-def _seconds_per_step(
-    config: Mapping[str, Any], slower: float, area: float, figures: Mapping[str, Any]
-) -> float:
-    """Small batches are bound by launching kernels, which no GPU makes faster.
-
-    Large ones by arithmetic, which scales.
-    """
-    speed = figures["seconds_per_step"]
-    batch = config.get("train_batch_size", 1)
-    launching = _interpolated(speed["unet_only_by_batch"], batch * area)
-    arithmetic = speed["arithmetic_per_image"] * batch * area * slower
-    factor = float(config.get("gradient_accumulation_steps", 1))
+def _seconds_per_step(config: Mapping[str, Any], pixels: int, gpu: str) -> float:
+    batch = int(config.get("train_batch_size", 1))
+    again = 1.0 if config.get("gradient_checkpointing") else 0.0
+    seconds = recipe.seconds_per_step(batch, pixels, again, gpu, _EXECUTION)
+    seconds *= int(config.get("gradient_accumulation_steps", 1))
     if not config.get("network_train_unet_only"):
-        factor *= speed["factor_text_encoders"]
-    if config.get("gradient_checkpointing"):
-        factor *= speed["factor_gradient_checkpointing"]
-    return max(launching, float(arithmetic)) * factor
+        seconds *= instances.figures()["factor_text_encoders"]
+    return seconds
 
 
-def _interpolated(points: list[list[float]], batch: float) -> float:
-    """Straight lines between measured (batch, seconds) points; the last line goes on."""
-    if batch <= points[0][0]:
-        return points[0][1]
-    for (left, low), (right, high) in pairwise(points):
-        if batch <= right or right == points[-1][0]:
-            return low + (high - low) * (batch - left) / (right - left)
-    raise AssertionError("unreachable: the last line goes on")
+def _slower(gpu: str) -> float:
+    """How much longer arithmetic takes there than on the GPU that was measured."""
+    return recipe.seconds_per_step(64, 2**20, 0.0, gpu, _EXECUTION) / recipe.seconds_per_step(
+        64, 2**20, 0.0, _MEASURED_GPU, _EXECUTION
+    )
 
 
 def gpus(instance_type: str) -> int:
     """GPUs of an instance, each with a training process of its own; 1 where it is not known."""
-    instance = _figures()["instances"].get(instance_type)
-    return 1 if instance is None else instance["gpus"]
-
-
-def price_per_hour(instance_type: str) -> float | None:
-    """On-demand US dollars, None where no price is known."""
-    instance = _figures()["instances"].get(instance_type)
-    return None if instance is None else instance["usd_per_hour"]
+    instance = instances.find(instance_type)
+    return 1 if instance is None else instance.gpus

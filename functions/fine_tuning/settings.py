@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from fine_tuning.attempts import Patience
 from fine_tuning.errors import ConfigurationError
+from fine_tuning.instances import Prices
 
 _T = TypeVar("_T")
+
+
+def _prices(text: str) -> dict[str, float]:
+    """Raises ValueError, as number types do, for what is no such object."""
+    given = json.loads(text)
+    if not isinstance(given, dict):
+        raise ValueError("no object")
+    prices = {str(name): float(price) for name, price in given.items()}
+    if not all(0 < price < math.inf for price in prices.values()):
+        raise ValueError("a price is not above 0")
+    return prices
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,12 @@ class Settings:
     @property
     def max_runs_in_flight(self) -> int:
         return self._read("MAX_RUNS_IN_FLIGHT", int)
+
+    @property
+    def prices(self) -> Prices:
+        """The stack's own prices over those of prices.json: JSON, instance type → US dollars an hour."""
+        text = self.environment.get("PRICES_USD_PER_HOUR", "")
+        return Prices(self._read("PRICES_USD_PER_HOUR", _prices) if text else {})
 
     @property
     def patience(self) -> Patience:

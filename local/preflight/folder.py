@@ -11,8 +11,9 @@ from typing import Any
 from fine_tuning import inspection, inventory, manifest, plan
 from fine_tuning.findings import Finding
 from fine_tuning.inventory import InspectedFile, InventoryFile, ListedObject
+from fine_tuning.limits import Limits
 from fine_tuning.manifest import Manifest
-from fine_tuning.plan import Decision, Limits
+from fine_tuning.plan import Decision
 from fine_tuning.run import MANIFEST_NAME, TOML_NAME, Run
 
 # The bucket that the dataset will be dropped into is not known; a base model in any bucket may be in that one.

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from fine_tuning.plan import Limits
+from fine_tuning.limits import Limits
 
 TEMPLATE = Path(__file__).parents[2] / "template.yaml"
 

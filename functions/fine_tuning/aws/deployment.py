@@ -54,7 +54,7 @@ class Deployment:
 
     @cached_property
     def training(self) -> Training:
-        return Training(self.clock)
+        return Training(self.clock, self.settings.prices)
 
     @cached_property
     def images(self) -> Images:

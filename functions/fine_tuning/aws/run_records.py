@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _CONDITION_FAILED = "ConditionalCheckFailedException"
 _BY_CREATION = "by-creation"
 _BY_PIPELINE_EXECUTION = "by-pipeline-execution"
+_NEWEST = 100  # records that are looked at for what runs really took
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,21 @@ class RunRecords:
                 ExpressionAttributeValues=typed({**span, **final}),
             )
             return [plain(item) for page in pages for item in page["Items"]]
+
+    def newest_completed(self) -> list[dict[str, Any]]:
+        """The completed ones among the newest runs, as many as one page of the index holds."""
+        with translated("list the newest completed runs"):
+            answer = self._dynamodb.query(
+                TableName=self._table,
+                IndexName=_BY_CREATION,
+                KeyConditionExpression="record_type = :type",
+                FilterExpression="#status = :completed",
+                ExpressionAttributeNames={"#status": "status"},
+                ExpressionAttributeValues=_typed({":type": "run", ":completed": "COMPLETED"}),
+                ScanIndexForward=False,
+                Limit=_NEWEST,
+            )
+        return [_plain(item) for item in answer["Items"]]
 
     def advance(self, run_id: str, status: str, attributes: Mapping[str, Any] | None = None) -> Advance:
         """Changes the status if it may follow the present one, and sets attributes with it."""

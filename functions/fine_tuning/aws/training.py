@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fine_tuning.aws.sdk import client
 from fine_tuning.aws.translation import code_of, translated
 from fine_tuning.errors import FineTuningError
+from fine_tuning.instances import Prices
 from fine_tuning.observability import logger
 from fine_tuning.observation import METRICS, TERMINAL, Observation, observe, training_job_name
 
@@ -29,10 +30,11 @@ _NO_JOB = frozenset({"ResourceNotFound", "ResourceNotFoundException", "Validatio
 
 
 class Training:
-    """`clock` gives the time that an observation is made at."""
+    """`clock` gives the time that an observation is made at; `prices` what it has cost so far."""
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    def __init__(self, clock: Callable[[], datetime], prices: Prices) -> None:
         self._clock = clock
+        self._prices = prices
 
     @property
     def _sagemaker(self) -> SageMakerClient:
@@ -49,7 +51,7 @@ class Training:
         name = training_job_name(steps)
         job = self._job(name) if name else None
         metrics = self._metrics(name, job) if name and job else {}
-        return observe(dict(execution), steps, job, metrics, self._clock())
+        return observe(dict(execution), steps, job, metrics, self._clock(), self._prices)
 
     def find(self, pipeline_name: str, display_name: str) -> str | None:
         """The ARN of the pipeline's newest execution with that display name, among its newest 500."""

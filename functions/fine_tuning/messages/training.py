@@ -86,6 +86,7 @@ def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Me
             f"Steps: {plan['total_steps']}",
             f"Instance: {instance}{ladder}",
             f"Quote: {duration(plan['estimated_seconds'])}, {money(plan['estimated_cost_usd'])}",
+            *_range(plan, report.get("quote")),
             f"Limit: the job is ended after {duration(plan['max_runtime_seconds'])}",
             f"Run: {run.run_id}",
         ],
@@ -106,6 +107,21 @@ def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Me
         instance_type=plan["instance_type"],
         cost_usd=plan["estimated_cost_usd"],
     )
+
+
+def _range(plan: Mapping[str, Any], quoted: Mapping[str, Any] | None) -> list[str]:
+    """How far off the quote may be, and what it rests on; the report's is that of the first rung."""
+    if not quoted or quoted["instance_type"] != plan["instance_type"]:
+        return []
+    least, most = (quoted[name] for name in ("least_seconds", "most_seconds"))
+    price = quoted["usd_per_hour"]
+    cost = f", {money(least / 3600 * price)} to {money(most / 3600 * price)}" if price else ""
+    spot = quoted["spot_cost_usd"]
+    return [
+        f"Between: {duration(least)} and {duration(most)}{cost}",
+        *([f"On spot: about {money(spot)}"] if spot is not None else []),
+        *quoted["assumed"],
+    ]
 
 
 def progress(run: Run, facts: Mapping[str, Any]) -> Message:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fine_tuning import configuration, plan
+from fine_tuning import configuration, own_runs, plan
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.errors import ObjectMissingError
 from fine_tuning.findings import Finding, error, warning
 from fine_tuning.inventory import InspectedFile, as_lines, from_lines
+from fine_tuning.limits import Limits, budget
 from fine_tuning.manifest import Manifest
 from fine_tuning.run import MANIFEST_NAME, TOML_NAME, Run
 from fine_tuning.settings import Settings
@@ -27,12 +28,14 @@ def plan_run(
     files, findings = _results(result_keys, objects)
     findings += _base_model_missing(run, manifest, objects)
     findings += _differs_from_first(run, files, objects)
-    limits = plan.Limits(
+    limits = Limits(
         kohya_version=settings.kohya_version,
         instance_types=settings.instance_types,
         volume_gb=settings.training_volume_gb,
         max_runtime_seconds=settings.max_training_runtime_seconds,
         max_cost_usd=settings.max_cost_usd,
+        prices=settings.prices,
+        corrections=own_runs.corrections(records.newest_completed()),
     )
     decision = plan.plan(run, manifest, files, _toml(run, files, objects), findings, limits)
     objects.write_document(run.report_key, plan.report(decision))
@@ -48,7 +51,7 @@ def plan_run(
         "decision": "accepted",
         "plan": decision.summary,
         "ladder": plan.ladder_of(run, decision, limits),
-        "budget_usd": plan.budget(manifest, limits),
+        "budget_usd": budget(manifest, limits),
     }
 
 

@@ -85,7 +85,7 @@ def _compose(
         return messages.progress(run, facts), {}
     if kind == "completed":
         plan = records.find(run.run_id).get("plan", {})
-        kept = {"model": facts["model"], "observation": facts["observation"]}
+        kept = {name: facts[name] for name in ("model", "observation", "rehearsal") if name in facts}
         return messages.completed(run, facts, plan), kept
     if kind == "failed":
         why = failure.of_flow(facts)

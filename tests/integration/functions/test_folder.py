@@ -11,7 +11,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
-from fine_tuning.plan import Limits
+from fine_tuning.limits import Limits
 from local.preflight import __main__ as command
 from local.preflight import folder, limits
 from tests.functions_data import EVENTS, REPOSITORY, image_bytes

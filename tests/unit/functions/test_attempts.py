@@ -25,6 +25,9 @@ def rung(instance_type: str, spot: bool = False, seconds: int = 3600) -> dict[st
         "spot": spot,
         "estimated_seconds": seconds,
         "estimated_cost_usd": 1.0,
+        "usd_per_hour": {"ml.g6.2xlarge": 1.22, "ml.g5.2xlarge": 1.52, "ml.p5.4xlarge": 7.91}.get(
+            instance_type
+        ),
         "max_runtime_seconds": 3 * seconds,
         "pipeline_parameters": [{"Name": name, "Value": value} for name, value in values.items()],
     }

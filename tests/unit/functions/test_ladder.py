@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fine_tuning import plan
-from fine_tuning.plan import Decision, Limits
+from fine_tuning.limits import Limits
+from fine_tuning.plan import Decision
 from tests.functions_data import RUN
 from tests.unit.functions.test_plan import FILES, LIMITS, codes, decide
 

@@ -32,6 +32,17 @@ PLAN = {
     "estimated_seconds": 1800,
     "estimated_cost_usd": 1.53,
 }
+QUOTE = {
+    "instance_type": "ml.g5.8xlarge",
+    "least_seconds": 1080,
+    "most_seconds": 3240,
+    "usd_per_hour": 3.06,
+    "spot_cost_usd": 0.77,
+    "assumed": [
+        "Speed: scaled to A10G from what was measured on H200.",
+        "Price: 3.06 USD an hour on demand.",
+    ],
+}
 JOB = "pipelines-0123456789ab-TrainOnDemand-XyZ0123456"
 OBSERVATION = {
     "training_job": JOB,
@@ -146,7 +157,9 @@ CASES: dict[str, Callable[[], Message]] = {
     "waiting-for-upload": lambda: messages.waiting(
         RUN, {"reason": "upload", "detail": "3 declared files are missing."}
     ),
-    "started": lambda: messages.started(RUN, {"plan": PLAN, "image": IMAGE}, {"findings": []}),
+    "started": lambda: messages.started(
+        RUN, {"plan": PLAN, "image": IMAGE}, {"findings": [], "quote": QUOTE}
+    ),
     "started-on-a-rung": lambda: messages.started(
         RUN,
         {

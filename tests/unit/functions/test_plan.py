@@ -8,11 +8,12 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from fine_tuning import plan, quote
+from fine_tuning import plan
 from fine_tuning.base_model import BaseModelElsewhereError, base_model
 from fine_tuning.inventory import InspectedFile
+from fine_tuning.limits import Limits
 from fine_tuning.manifest import Manifest
-from fine_tuning.plan import Decision, Limits
+from fine_tuning.plan import Decision
 from tests.functions_data import BUCKET, EVENTS, RUN, file
 
 LIMITS = Limits("v25.2.2", ("ml.g5.8xlarge",), 50, 86400, None)
@@ -138,53 +139,6 @@ def test_the_pipelines_parameters() -> None:
     assert on_demand["TrainingMode"] == "on-demand"
     assert on_demand["InputS3ModelLocation"] == on_demand["InputS3ConfigurationLocation"]
     assert "MaxWaitTimeInSeconds" not in on_demand
-
-
-@pytest.mark.parametrize(
-    ("batch", "config", "seconds"),
-    [
-        (1, {"network_train_unet_only": True}, 0.65),
-        (8, {"network_train_unet_only": True}, 0.74),
-        (16, {"network_train_unet_only": True}, 1.15),
-        (1, {}, 1.6),
-        (1, {"gradient_checkpointing": True}, 1.9),
-    ],
-)
-def test_the_quote_repeats_what_was_measured(batch: int, config: dict[str, Any], seconds: float) -> None:
-    # An H100 has the H200's bf16 speed, so nothing is scaled there.
-    quoted = quote.quote("ml.p5.4xlarge", 100, 10, (1024, 1024), {"train_batch_size": batch, **config})
-    assert quoted.seconds_per_step == pytest.approx(seconds, rel=0.06)
-
-
-def test_a_slower_gpu_takes_longer_and_a_smaller_resolution_less() -> None:
-    config = {"train_batch_size": 4, "network_train_unet_only": True}
-    fast = quote.quote("ml.p5.4xlarge", 100, 10, (1024, 1024), config)
-    slow = quote.quote("ml.g5.8xlarge", 100, 10, (1024, 1024), config)
-    small = quote.quote("ml.g5.8xlarge", 100, 10, (512, 512), config)
-    assert fast.seconds < slow.seconds
-    assert small.seconds < slow.seconds
-    assert not slow.price_verified
-    assert slow.cost_usd == round(slow.seconds / 3600 * 3.06, 2)
-
-
-def test_the_longest_runtime_is_twice_the_quote_and_half_an_hour() -> None:
-    assert quote.max_runtime_seconds(quoted(1000), 86400, None) == 3800
-    assert quote.max_runtime_seconds(quoted(80000), 86400, None) == 86400
-
-
-def quoted(seconds: int, usd_per_hour: float | None = 3.06) -> quote.Quote:
-    return quote.Quote("ml.g5.8xlarge", seconds, 1.0, None, usd_per_hour, "2026-09", True, "")
-
-
-@pytest.mark.parametrize("budget", [0.5, 1.0, 2.99])
-def test_the_longest_runtime_is_paid_for_by_the_budget(budget: float) -> None:
-    seconds = quote.max_runtime_seconds(quoted(1000), 86400, budget)
-    assert seconds / 3600 * 3.06 <= budget < (seconds + 1) / 3600 * 3.06
-
-
-def test_a_large_budget_or_an_unknown_price_limits_nothing() -> None:
-    assert quote.max_runtime_seconds(quoted(1000), 86400, 1000) == 3800
-    assert quote.max_runtime_seconds(quoted(1000, usd_per_hour=None), 86400, 1.0) == 3800
 
 
 @pytest.mark.parametrize(("of_manifest", "of_stack"), [(1.0, None), (None, 1.0), (1.0, 9.0), (9.0, 1.0)])

@@ -17,6 +17,7 @@ from fine_tuning import model_file, observation, pipeline_execution, statuses
 from fine_tuning.errors import ConfigurationError, FineTuningError, ModelNotProvenError, split_message
 from fine_tuning.identity import identity, is_repetition
 from fine_tuning.image import decide
+from fine_tuning.instances import Prices
 from fine_tuning.run import Run, result_key_of, run_id_of
 from fine_tuning.settings import Settings
 from fine_tuning.steps.receiving import Drop
@@ -185,7 +186,7 @@ def observed(
     job: dict[str, Any] | None = None, status: str = "Executing", **metrics: float
 ) -> observation.Observation:
     named = {f"train:{name}": value for name, value in metrics.items()}
-    return observation.observe({"PipelineExecutionStatus": status}, [], job, named, NOW)
+    return observation.observe({"PipelineExecutionStatus": status}, [], job, named, NOW, Prices())
 
 
 def test_before_there_is_a_job_numbers_are_unknown() -> None:
@@ -225,8 +226,8 @@ def test_the_containers_own_words_are_the_reason() -> None:
     assert observed(job).reason == "No data.\nAdd images.\nlog"
     steps = [{"FailureReason": "ClientError: quota"}]
     execution = {"PipelineExecutionStatus": "Failed", "FailureReason": "Step failure"}
-    assert observation.observe(execution, steps, None, {}, NOW).reason == "ClientError: quota"
-    assert observation.observe(execution, [], None, {}, NOW).reason == "Step failure"
+    assert observation.observe(execution, steps, None, {}, NOW, Prices()).reason == "ClientError: quota"
+    assert observation.observe(execution, [], None, {}, NOW, Prices()).reason == "Step failure"
 
 
 def test_the_latest_training_job_is_the_one() -> None:

@@ -1,0 +1,89 @@
+"""SageMaker's training instances: which GPUs they have, and what an hour costs.
+
+prices.json is dated and says where each figure comes from. A stack may give its own prices (its parameter
+PricesUsdPerHour), for other regions and agreements.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_FILE = Path(__file__).with_name("prices.json")
+_SPEED_FILE = Path(__file__).with_name("speed.json")
+_SPOT = "/spot"
+
+
+@dataclass(frozen=True)
+class Instance:
+    """`gpu` is a class of speed.json; `usd_per_hour` on demand, None where no price is known."""
+
+    name: str
+    gpu: str
+    gpus: int
+    usd_per_hour: float | None
+    verified: bool
+
+    @property
+    def memory_gib(self) -> float:
+        """Of one GPU, as its driver tells it."""
+        return float(_gpus()[self.gpu]["memory_gib"])
+
+
+@dataclass(frozen=True)
+class Prices:
+    """US dollars an hour. `of_stack`: `ml.g5.8xlarge` on demand, `ml.g5.8xlarge/spot` on spot capacity."""
+
+    of_stack: Mapping[str, float] = field(default_factory=dict)
+
+    def on_demand(self, name: str) -> float | None:
+        if name in self.of_stack:
+            return self.of_stack[name]
+        instance = find(name)
+        return instance.usd_per_hour if instance else None
+
+    def spot(self, name: str) -> float | None:
+        """The stack's, or the assumed share of the on-demand price."""
+        if f"{name}{_SPOT}" in self.of_stack:
+            return self.of_stack[f"{name}{_SPOT}"]
+        price = self.on_demand(name)
+        return None if price is None else price * float(figures()["spot_share"])
+
+    def source(self, name: str) -> str:
+        if name in self.of_stack:
+            return "the stack's own price"
+        instance = find(name)
+        looked_up = (
+            "seen in third-party tables" if instance and instance.verified else "recalled, not looked up"
+        )
+        return f"us-east-1, {figures()['date']}, {looked_up}"
+
+
+def find(name: str) -> Instance | None:
+    return _table().get(name)
+
+
+def known() -> tuple[Instance, ...]:
+    return tuple(_table().values())
+
+
+@cache
+def _table() -> dict[str, Instance]:
+    return {name: Instance(name, **facts) for name, facts in figures()["instances"].items()}
+
+
+@cache
+def figures() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(_FILE.read_bytes())
+    return content
+
+
+@cache
+def _gpus() -> dict[str, Any]:
+    """The classes of GPUs that recipe.py knows."""
+    gpus: dict[str, Any] = json.loads(_SPEED_FILE.read_bytes())["gpus"]
+    return gpus

@@ -1,0 +1,147 @@
+"""A run offered on each instance type of its ladder: its recipe, length, quote and time limit, and what is to say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fine_tuning import buckets, instances, memory_fit, quote, recipe
+from fine_tuning.configuration import Configuration
+from fine_tuning.findings import Finding, error, note, warning
+from fine_tuning.ladder import Offer
+from fine_tuning.limits import Limits, budget
+from fine_tuning.manifest import Manifest
+from fine_tuning.quote import Quote
+from fine_tuning.run import MANIFEST_NAME
+from fine_tuning.schedule import Schedule, schedule
+
+
+def offers(
+    manifest: Manifest,
+    configuration: Configuration,
+    filled: Sequence[buckets.Bucket],
+    images: int,
+    resolution: buckets.Size,
+    limits: Limits,
+) -> list[Offer]:
+    """One for each instance type that the manifest, else the stack, names.
+
+    Args:
+        configuration: with the recipe that `fitted` chose.
+        filled: the buckets of an epoch; `images`: files behind them.
+        resolution: (width, height) that buckets are made for.
+    """
+    values = configuration.values
+    pixels = max(bucket.size[0] * bucket.size[1] for bucket in filled)
+    per_epoch = buckets.batches(filled, values.get("train_batch_size", 1))
+    accumulation: int = values.get("gradient_accumulation_steps", 1)
+
+    def quoted_for(name: str, steps: int) -> Quote:
+        return quote.quote(name, steps, images, resolution, values, limits.prices, limits.corrections)
+
+    def offer(name: str) -> Offer:
+        length, notes = schedule(configuration.layers, per_epoch, accumulation, quote.gpus(name))
+        quoted = quoted_for(name, length.total_steps)
+        runtime = quote.max_runtime_seconds(quoted, limits.max_runtime_seconds, budget(manifest, limits))
+        others = [quoted_for(other, length.total_steps) for other in _alternatives(values, pixels, name)]
+        about = (
+            *notes,
+            *memory_fit.judge(values, pixels, name),
+            *_about_cost(quoted, length, others, budget(manifest, limits), runtime),
+            *_about_time(quoted, limits.max_runtime_seconds),
+            *_about_spot(quoted, manifest.spot),
+        )
+        return Offer(quoted, length, runtime, about)
+
+    return [offer(name) for name in manifest.instance_types or limits.instance_types]
+
+
+def fitted(
+    configuration: Configuration, filled: Sequence[buckets.Bucket], instance_types: Sequence[str]
+) -> tuple[Configuration, list[Finding]]:
+    """The recipe that makes the most of the smallest of these GPUs, and fits it; what the user set stays."""
+    by_user = frozenset(name for layer in configuration.layers[:2] for name in layer)
+    values = configuration.values
+    shown = [recipe.Filled(bucket.size[0] * bucket.size[1], bucket.images) for bucket in filled]
+    known = [found for name in instance_types if (found := instances.find(name))]
+    findings: list[Finding] = []
+    if known:
+        least = recipe.Gpus(known[0].gpus, min(instance.memory_gib for instance in known))
+        per_epoch = buckets.batches(filled, values.get("train_batch_size", 1))
+        accumulation = values.get("gradient_accumulation_steps", 1)
+        epochs = schedule(configuration.layers, per_epoch, accumulation, least.count)[0].epochs
+        chosen = recipe.learning(values, by_user, shown, epochs, least)
+        values = {**values, **chosen.settings}
+        remedy = "Set train_batch_size in `config` to keep the preset's batch and rates."
+        findings += [note("recipe-chosen", MANIFEST_NAME, f"{line}.", remedy) for line in chosen.lines()]
+    pixels = max(one.pixels for one in shown)
+    values, told = memory_fit.adapt(values, by_user, pixels, instance_types)
+    return replace(configuration, values=values), [*findings, *told]
+
+
+def _alternatives(values: Mapping[str, Any], pixels: int, instance_type: str) -> list[str]:
+    """Instance types with as many GPUs, so that the steps are the same, that the recipe fits."""
+    return [
+        one.name
+        for one in instances.known()
+        if one.gpus == quote.gpus(instance_type) and memory_fit.fits(values, pixels, one.memory_gib)
+    ]
+
+
+def _way_within(budget: float, quoted: Quote, length: Schedule, cheaper: Sequence[Quote]) -> str:
+    """The change that makes the quote fit: another instance, or fewer epochs."""
+    ways = []
+    best = min(cheaper, key=lambda q: math.inf if q.cost_usd is None else q.cost_usd, default=None)
+    if best is not None and best.cost_usd is not None and best.cost_usd <= budget:
+        ways.append(f"name {best.instance_type}, quoted at {best.cost_usd:.2f} USD")
+    an_epoch = math.ceil(length.total_steps / length.epochs)
+    if (epochs := quoted.steps_for(budget) // an_epoch) >= 1:
+        ways.append(f"set max_train_epochs = {epochs}")
+    ways.append(f"raise max_cost_usd to {quoted.cost_usd:.2f} (manifest and stack)")
+    return f"{', or '.join(ways)}.".capitalize()
+
+
+def _about_cost(
+    quoted: Quote, length: Schedule, others: Sequence[Quote], budget_usd: float | None, runtime: int
+) -> list[Finding]:
+    if quoted.cost_usd is None:
+        message = f"No price of {quoted.instance_type} is known, so the cost cannot be quoted."
+        if budget_usd is None:
+            remedy = (
+                "Name another instance type for a quote, or give its price in the stack's PricesUsdPerHour."
+            )
+            return [warning("price-unknown", MANIFEST_NAME, message, remedy)]
+        remedy = (
+            "Name another instance type, give its price in the stack's PricesUsdPerHour, or set no budget."
+        )
+        return [error("price-unknown", MANIFEST_NAME, message, remedy)]
+    if budget_usd is None:
+        return []
+    if quoted.cost_usd > budget_usd:
+        message = f"The run is quoted at {quoted.cost_usd:.2f} USD; the budget is {budget_usd:.2f} USD."
+        remedy = _way_within(budget_usd, quoted, length, others)
+        return [error("budget-exceeded", MANIFEST_NAME, message, remedy)]
+    message = (
+        f"The job is ended after {runtime} s at the latest, so that it costs at most {budget_usd:.2f} USD."
+    )
+    return [note("budget-kept", MANIFEST_NAME, message)]
+
+
+def _about_time(quoted: Quote, allowed: int) -> list[Finding]:
+    if quoted.seconds <= allowed:
+        return []
+    message = f"The run is quoted at {quoted.seconds} s; this stack ends jobs after {allowed} s."
+    remedy = "Train fewer steps, name a faster instance type, or raise MaxTrainingRuntimeInSeconds."
+    return [error("runtime-exceeded", MANIFEST_NAME, message, remedy)]
+
+
+def _about_spot(quoted: Quote, spot: bool) -> list[Finding]:
+    if not spot or quoted.spot_cost_usd is None:
+        return []
+    message = (
+        "The budget is held against the on-demand price, since the run may fall back on it; "
+        f"on spot capacity about {quoted.spot_cost_usd:.2f} USD are expected."
+    )
+    return [note("spot-quote", MANIFEST_NAME, message)]

@@ -1,0 +1,60 @@
+"""What this account's own finished runs say about the quote's table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from fine_tuning import instances
+
+LEAST_RUNS = 3
+# A run that took far more or less than that was something else: a cached image, a broken clock.
+_PLAUSIBLE = (0.1, 10.0)
+_LEAST_SPREAD = 0.15
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What the table's seconds are multiplied by for one class of GPU.
+
+    Attributes:
+        ratio: the median of actual to tabulated seconds over `runs` runs.
+        low, high: share of the corrected quote within which those runs lie, 15 % either way at least.
+    """
+
+    ratio: float
+    runs: int
+    low: float
+    high: float
+
+
+def corrections(records: Iterable[Mapping[str, Any]]) -> dict[str, Correction]:
+    """GPU class → correction, for each class of which three runs completed; rehearsals do not count.
+
+    Args:
+        records: of the run table; `plan.table_seconds` is what the table alone said.
+    """
+    ratios: dict[str, list[float]] = {}
+    for record in records:
+        if (found := _ratio(record)) is not None:
+            ratios.setdefault(found[0], []).append(found[1])
+    return {gpu: _of(found) for gpu, found in ratios.items() if len(found) >= LEAST_RUNS}
+
+
+def _ratio(record: Mapping[str, Any]) -> tuple[str, float] | None:
+    plan, observation = record.get("plan") or {}, record.get("observation") or {}
+    instance = instances.find(str(plan.get("instance_type")))
+    tabulated, actual = plan.get("table_seconds"), observation.get("seconds")
+    if record.get("status") != "COMPLETED" or record.get("rehearsal") or instance is None:
+        return None
+    if not tabulated or not actual or not _PLAUSIBLE[0] <= actual / tabulated <= _PLAUSIBLE[1]:
+        return None
+    return instance.gpu, actual / tabulated
+
+
+def _of(ratios: list[float]) -> Correction:
+    middle = median(ratios)
+    low, high = min(ratios) / middle, max(ratios) / middle
+    return Correction(middle, len(ratios), min(low, 1 - _LEAST_SPREAD), max(high, 1 + _LEAST_SPREAD))

@@ -1,0 +1,150 @@
+"""What a run is said to take, and what that rests on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fine_tuning import instances, own_runs, quote
+from fine_tuning.errors import ConfigurationError
+from fine_tuning.instances import Prices
+from fine_tuning.own_runs import Correction
+from fine_tuning.quote import Quote
+from fine_tuning.settings import Settings
+
+UNET = {"network_train_unet_only": True}
+SQUARE = (1024, 1024)
+
+
+def quoted(
+    name: str = "ml.g5.8xlarge", steps: int = 1000, config: dict[str, Any] | None = None, **more: Any
+) -> Quote:
+    return quote.quote(name, steps, 10, SQUARE, {"train_batch_size": 4, **UNET, **(config or {})}, **more)
+
+
+@pytest.mark.parametrize(
+    ("batch", "checkpointing", "seconds"),
+    [(8, False, 0.617), (16, False, 1.06), (4, True, 1.203), (16, True, 1.478)],
+)
+def test_on_the_gpu_that_was_measured_it_repeats_the_measurement(
+    batch: int, checkpointing: bool, seconds: float
+) -> None:
+    config = {"train_batch_size": batch, "gradient_checkpointing": checkpointing}
+    assert quoted("ml.p5en.48xlarge", config=config).seconds_per_step == pytest.approx(seconds, rel=0.01)
+
+
+def test_a_slower_gpu_takes_longer_and_less_work_less() -> None:
+    slow = quoted()
+    assert quoted("ml.p5.4xlarge").seconds < slow.seconds
+    assert (
+        quote.quote("ml.g5.8xlarge", 1000, 10, (512, 512), {"train_batch_size": 4, **UNET}).seconds
+        < slow.seconds
+    )
+    assert quoted(steps=10).seconds < slow.seconds
+    assert quoted(config={"network_train_unet_only": False}).seconds > slow.seconds
+    twice = quoted(config={"gradient_accumulation_steps": 2})
+    assert twice.seconds_per_step == pytest.approx(2 * slow.seconds_per_step, rel=0.01)
+
+
+def test_it_says_what_it_rests_on_and_how_far_it_may_be_off() -> None:
+    found = quoted()
+    assert found.least_seconds < found.seconds < found.most_seconds
+    assert found.assumed[0] == "Speed: scaled to A10G from what was measured on H200."
+    assert "3.06 USD an hour on demand (us-east-1, 2026-09, recalled, not looked up)" in found.assumed[1]
+    assert quoted("ml.p5en.48xlarge").assumed == ("Speed: measured on H200.",)
+    measured = quoted("ml.p5en.48xlarge")
+    assert measured.most_seconds / measured.seconds < found.most_seconds / found.seconds
+    unknown = quoted("ml.x9.large")
+    assert unknown.cost_usd is unknown.spot_cost_usd is None
+    assert "not in the table" in unknown.assumed[0]
+
+
+def test_the_cost_is_time_times_price_and_spot_stands_beside_it() -> None:
+    found = quoted()
+    assert found.cost_usd == pytest.approx(found.seconds / 3600 * 3.06, abs=0.01)
+    assert found.spot_cost_usd == pytest.approx(found.seconds / 3600 * 1.53, abs=0.01)
+    own = quoted(prices=Prices({"ml.g5.8xlarge": 1.0, "ml.g5.8xlarge/spot": 0.25}))
+    assert own.cost_usd == pytest.approx(own.seconds / 3600, abs=0.01)
+    assert own.spot_cost_usd == pytest.approx(own.seconds / 3600 * 0.25, abs=0.01)
+    assert "the stack's own price" in own.assumed[1]
+    assert quoted("ml.x9.large", prices=Prices({"ml.x9.large": 2.0})).cost_usd is not None
+
+
+def test_every_instance_of_the_table_is_of_a_known_gpu() -> None:
+    assert all(one.memory_gib > 15 and one.gpus >= 1 for one in instances.known())
+    assert {one.name for one in instances.known()} >= {"ml.g5.8xlarge", "ml.g6.2xlarge", "ml.p4d.24xlarge"}
+
+
+@pytest.mark.parametrize("text", ["[", "[1]", '{"a": "x"}', '{"a": 0}', '{"a": 1e999}'])
+def test_prices_that_are_none_are_the_deployments_mistake(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="PRICES_USD_PER_HOUR"):
+        _ = Settings({"PRICES_USD_PER_HOUR": text}).prices
+
+
+def test_a_stack_without_prices_takes_the_tables() -> None:
+    assert Settings({"PRICES_USD_PER_HOUR": ""}).prices == Prices()
+    assert Settings({"PRICES_USD_PER_HOUR": '{"ml.a.b": 2}'}).prices.on_demand("ml.a.b") == 2.0
+
+
+def completed(actual: float, instance: str = "ml.g5.8xlarge", **other: Any) -> dict[str, Any]:
+    plan = {"instance_type": instance, "table_seconds": 1000, "estimated_seconds": 7}
+    return {"status": "COMPLETED", "plan": plan, "observation": {"seconds": actual}, **other}
+
+
+def test_three_finished_runs_of_the_account_correct_the_quote_of_their_gpu() -> None:
+    found = own_runs.corrections([completed(700), completed(900), completed(800, "ml.g5.2xlarge")])
+    assert found == {"A10G": Correction(0.8, 3, pytest.approx(0.85), pytest.approx(1.15))}
+    plain, corrected = quoted(), quoted(corrections=found)
+    assert corrected.seconds == pytest.approx(plain.seconds * 0.8, rel=0.01)
+    assert corrected.table_seconds == plain.table_seconds == plain.seconds
+    assert corrected.most_seconds == pytest.approx(corrected.seconds * 1.15, rel=0.01)
+    assert corrected.assumed[0].endswith("times 0.80 after 3 finished runs of this account on A10G.")
+    assert quoted("ml.p5.4xlarge", corrections=found) == quoted("ml.p5.4xlarge")
+
+
+@pytest.mark.parametrize(
+    "third",
+    [
+        completed(800, "ml.p5.4xlarge"),
+        completed(800, "ml.x9.large"),
+        completed(800, rehearsal=True),
+        {**completed(800), "status": "STOPPED"},
+        completed(50),
+        completed(20_000),
+        {**completed(800), "plan": {"instance_type": "ml.g5.8xlarge"}},
+        {**completed(800), "observation": {"seconds": None}},
+        {"status": "COMPLETED"},
+    ],
+)
+def test_what_is_no_comparable_run_corrects_nothing(third: dict[str, Any]) -> None:
+    assert "A10G" not in own_runs.corrections([completed(700), completed(900), third])
+
+
+def test_the_longest_runtime_is_twice_the_quote_and_half_an_hour() -> None:
+    assert quote.max_runtime_seconds(of_seconds(1000), 86400, None) == 3800
+    assert quote.max_runtime_seconds(of_seconds(80000), 86400, None) == 86400
+
+
+def of_seconds(seconds: int, usd_per_hour: float | None = 3.06) -> Quote:
+    return Quote("ml.g5.8xlarge", seconds, 0, 0, 0, 0, 1.0, None, None, usd_per_hour, ())
+
+
+@pytest.mark.parametrize("budget", [0.5, 1.0, 2.99])
+def test_the_longest_runtime_is_paid_for_by_the_budget(budget: float) -> None:
+    seconds = quote.max_runtime_seconds(of_seconds(1000), 86400, budget)
+    assert seconds / 3600 * 3.06 <= budget < (seconds + 1) / 3600 * 3.06
+
+
+def test_a_large_budget_or_an_unknown_price_limits_nothing() -> None:
+    assert quote.max_runtime_seconds(of_seconds(1000), 86400, 1000) == 3800
+    assert quote.max_runtime_seconds(of_seconds(1000, usd_per_hour=None), 86400, 1.0) == 3800
+
+
+def test_the_steps_that_a_budget_pays_for_are_quoted_within_it() -> None:
+    steps = quoted().steps_for(2.0)
+    within, above = quoted(steps=steps), quoted(steps=steps + 2)
+    assert within.cost_usd is not None
+    assert above.cost_usd is not None
+    assert within.cost_usd <= 2.0 < above.cost_usd + 0.005
+    assert quoted().steps_for(0.01) == 0
