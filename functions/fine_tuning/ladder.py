@@ -46,6 +46,7 @@ class Rung:
     estimated_cost_usd: float | None
     max_runtime_seconds: int
     usd_per_hour: float | None
+    table_seconds: int
 
     def as_document(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,7 +76,13 @@ def rungs(offers: Sequence[Offer], spot: bool) -> tuple[Rung, ...]:
 def _rung(offer: Offer, spot: bool) -> Rung:
     quoted = offer.quoted
     return Rung(
-        quoted.instance_type, spot, quoted.seconds, quoted.cost_usd, offer.runtime, quoted.usd_per_hour
+        instance_type=quoted.instance_type,
+        spot=spot,
+        estimated_seconds=quoted.seconds,
+        estimated_cost_usd=quoted.cost_usd,
+        max_runtime_seconds=offer.runtime,
+        usd_per_hour=quoted.usd_per_hour,
+        table_seconds=quoted.table_seconds,
     )
 
 

@@ -120,11 +120,7 @@ def _decide(
     return Decision(
         findings=tuple(in_order(findings)),
         plan=_document(run, manifest, layout, configuration, model, first.length, limits),
-        summary={
-            "total_steps": total_steps,
-            **rungs[0].as_document(),
-            "table_seconds": first.quoted.table_seconds,
-        },
+        summary={"total_steps": total_steps, **rungs[0].as_document()},
         quote=first.quoted,
         # Complete: without a length the trainer silently makes 1600 steps.
         config={**configuration.values, "max_train_steps": total_steps},

@@ -110,11 +110,11 @@ class RunRecords:
                 KeyConditionExpression="record_type = :type",
                 FilterExpression="#status = :completed",
                 ExpressionAttributeNames={"#status": "status"},
-                ExpressionAttributeValues=_typed({":type": "run", ":completed": "COMPLETED"}),
+                ExpressionAttributeValues=typed({":type": "run", ":completed": "COMPLETED"}),
                 ScanIndexForward=False,
                 Limit=_NEWEST,
             )
-        return [_plain(item) for item in answer["Items"]]
+        return [plain(item) for item in answer["Items"]]
 
     def advance(self, run_id: str, status: str, attributes: Mapping[str, Any] | None = None) -> Advance:
         """Changes the status if it may follow the present one, and sets attributes with it."""

@@ -15,6 +15,7 @@ import pytest
 import take_inventory
 import validate_manifest
 
+from fine_tuning.aws import deployment
 from fine_tuning.run import run_id_of
 from tests.functions_data import BUCKET, dropped, image_bytes
 from tests.integration.functions.conftest import Stack
@@ -243,3 +244,16 @@ def test_given_files_that_never_arrive_then_the_run_is_rejected_after_the_wait(
     assert notify.handler({"run": run, "kind": "rejected"}, stack.context)["status"] == "REJECTED"
     (mail,) = stack.mails()
     assert "announces 3 images; 1 arrived" in mail["Message"]
+
+
+def test_the_accounts_own_runs_correct_the_quote_of_the_next(stack: Stack) -> None:
+    """The record as a run leaves it is what the quote learns from."""
+    before = [decide(stack, b'{"version": 1}', GOOD) for _ in range(3)]
+    records = deployment.deployment(None).records
+    for run, answer in before:
+        facts = {"observation": {"seconds": round(answer["plan"]["table_seconds"] / 2)}}
+        for status in ("TRAINING", "VERIFYING", "COMPLETED"):
+            records.advance(run["run_id"], status, facts)
+    _, after = decide(stack, b'{"version": 1}', GOOD)
+    assert after["plan"]["table_seconds"] == before[0][1]["plan"]["table_seconds"]
+    assert after["plan"]["estimated_seconds"] == pytest.approx(after["plan"]["table_seconds"] / 2, abs=1)
