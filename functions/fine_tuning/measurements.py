@@ -54,7 +54,7 @@ def of_silence(silent_runs: int) -> Iterator[Measurement]:
 def is_silent(record: Mapping[str, Any], now: datetime) -> bool:
     """Whether a run trains for longer than its quote and a good margin, and has told nobody of an end."""
     began, quoted = _moment(record, "TRAINING"), (record.get("plan") or {}).get("estimated_seconds")
-    if began is None or quoted is None:
+    if record["status"] != "TRAINING" or began is None or quoted is None:
         return False
     return now - began > _PATIENCE * timedelta(seconds=quoted) + _PREPARATION
 

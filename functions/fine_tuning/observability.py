@@ -70,6 +70,8 @@ def subject_of(event: dict[str, Any]) -> dict[str, str]:
     run, detail = event.get("run"), event.get("detail")
     if isinstance(run, dict) and run.get("run_id"):
         return {"run_id": run["run_id"]}
+    if event.get("run_id"):
+        return {"run_id": event["run_id"]}  # a person asks to run it once more
     if not isinstance(detail, dict):
         return {}
     if "object" in detail and detail["object"]["key"].endswith(f"/{MANIFEST_NAME}"):

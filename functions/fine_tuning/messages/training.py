@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fine_tuning.findings import Finding, in_order
@@ -12,6 +12,7 @@ from fine_tuning.run import Run
 from fine_tuning.service_limit import service_limit
 
 _MOST_WARNINGS = 10
+_MOST_OF_A_CODE = 3
 # reason → what is waited for, what a person may do about it.
 _WAITS = {
     "capacity": ("AWS has no {instance} to give at the moment.", ""),
@@ -90,7 +91,7 @@ def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Me
             f"Limit: the job is ended after {duration(plan['max_runtime_seconds'])}",
             f"Run: {run.run_id}",
         ],
-        [f"{counted(len(warnings), 'warning')}:", *listed(warnings, _MOST_WARNINGS)] if warnings else [],
+        [f"{counted(len(warnings), 'warning')}:", *_warned(warnings)] if warnings else [],
         ["The report:", run.uri(run.report_key)],
         ["To stop it:", f"./dev stop {run.run_id}"],
         ["The next e-mail tells how it ended."],
@@ -122,6 +123,19 @@ def _range(plan: Mapping[str, Any], quoted: Mapping[str, Any] | None) -> list[st
         *([f"On spot: about {money(spot)}"] if spot is not None else []),
         *quoted["assumed"],
     ]
+
+
+def _warned(warnings: Sequence[Finding]) -> Paragraph:
+    """A few of each code: fifty images that are small must not hide one option that is misspelt."""
+    shown: list[Finding] = []
+    more: dict[str, int] = {}
+    for warning in warnings:
+        if sum(one.code == warning.code for one in shown) < _MOST_OF_A_CODE:
+            shown.append(warning)
+        else:
+            more[warning.code] = more.get(warning.code, 0) + 1
+    rest = ", ".join(f"{count} x {code}" for code, count in more.items())
+    return [*listed(shown, _MOST_WARNINGS), *([f"In the report, more of them: {rest}"] if rest else [])]
 
 
 def progress(run: Run, facts: Mapping[str, Any]) -> Message:

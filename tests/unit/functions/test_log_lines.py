@@ -20,13 +20,14 @@ from tests.functions_data import BUCKET, REPOSITORY, RUN, dropped, event
 
 HANDLERS = sorted(file.stem for file in (REPOSITORY / "functions").glob("*.py"))
 OF_FLOW = {"run": RUN.as_payload()}
-# What a state hands over beside the run is of no matter here; each of these is delivered by a rule.
+# What a state hands over beside the run is of no matter here; each of these is delivered by a rule or a person.
 OF_RULES: dict[str, list[dict[str, Any]]] = {
     "validate_manifest": [dropped(RUN.manifest_key, "v1")],
     "observe_training": [
         event("sagemaker-pipeline-execution"),
         event("sagemaker-training-job", TrainingJobName="pipelines-0123456789ab-Train-x"),
     ],
+    "retry_run": [{"run_id": RUN.run_id}],
     "stop_training": [event("stepfunctions-execution-aborted"), OF_FLOW],
 }
 # The schedule is about all runs; the runs that it ends or misses are in its answer and its errors.

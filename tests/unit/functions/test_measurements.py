@@ -74,6 +74,9 @@ def test_a_run_is_measured_from_its_latest_training() -> None:
     assert not measurements.is_silent(again, NOON + timedelta(hours=7))
 
 
-def test_before_it_trains_a_run_is_not_silent() -> None:
-    assert not measurements.is_silent({"history": []}, NOON)
-    assert not measurements.is_silent(record(plan=None), NOON + timedelta(days=9))
+def test_a_run_that_does_not_train_is_not_silent() -> None:
+    later = NOON + timedelta(days=9)
+    assert not measurements.is_silent({"status": "PLANNED", "history": []}, later)
+    assert not measurements.is_silent(record("TRAINING", plan=None), later)
+    # It has trained, found no instance, and waits for the next one.
+    assert not measurements.is_silent(record("WAITING_FOR_CAPACITY"), later)
