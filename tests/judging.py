@@ -84,7 +84,18 @@ def judged(
     settings: Mapping[str, str] | None = None,
     elsewhere: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """report.json of a dataset.
+    """report.json of a dataset; see `judged_objects`."""
+    return judged_objects(files, document, sizes, settings, elsewhere)[0]
+
+
+def judged_objects(
+    files: Mapping[str, bytes],
+    document: bytes | Mapping[str, Any],
+    sizes: Mapping[str, int] | None = None,
+    settings: Mapping[str, str] | None = None,
+    elsewhere: Mapping[str, bytes] | None = None,
+) -> tuple[dict[str, Any], MemoryObjects]:
+    """report.json of a dataset, and the bucket in which everything else stands that was written.
 
     Args:
         files: path → content, the user's TOML among them.
@@ -94,10 +105,10 @@ def judged(
     """
     content = document if isinstance(document, bytes) else json.dumps({"version": 1, **document}).encode()
     if oversize := manifest.too_large(len(content)):
-        return rejection([oversize])
+        return rejection([oversize]), MemoryObjects()
     accepted, findings = manifest.judge(content)
     if accepted is None:
-        return rejection(findings)
+        return rejection(findings), MemoryObjects()
     prefix = RUN.dataset_prefix
     objects = MemoryObjects(
         {
@@ -113,4 +124,4 @@ def judged(
         keys = [inspect_shard(RUN, shard["key"], objects)["key"] for shard in answer["shards"]]
         plan_run(RUN, keys, using, objects, NoRecords())
     report: dict[str, Any] = json.loads(objects.contents[RUN.report_key])
-    return report
+    return report, objects

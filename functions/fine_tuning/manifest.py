@@ -125,7 +125,7 @@ def _validator() -> Validator:
 
 def _explain(problem: ValidationError) -> list[Finding]:
     """A schema violation in words, with the JSON pointer of the value; one finding for each unknown key."""
-    place = "".join(f"/{part}" for part in problem.instance_path)
+    place = "".join(f"/{str(part)[:_SHOWN_VALUE]}" for part in problem.instance_path)
     where = f"At {place}: " if place else ""
     rule = problem.kind.name
     if rule == "additionalProperties":

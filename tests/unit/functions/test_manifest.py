@@ -133,6 +133,12 @@ def test_the_functions_copy_of_the_schema_is_the_schema() -> None:
     jsonschema_rs.meta.validate(json.loads((EVENTS / "report.schema.json").read_bytes()))
 
 
+def test_a_key_of_any_length_makes_no_long_mail() -> None:
+    _, findings = manifest.judge(json.dumps({"version": 1, "config": {"k" * 5000: {}}}).encode())
+    assert findings
+    assert all(len(finding.message) < 500 for finding in findings)
+
+
 def test_a_percent_sign_in_a_name_is_only_a_percent_sign() -> None:
     accepted, findings = manifest.judge(
         b'{"version": 1, "files": [{"path": "100% cat.jpg"}, {"path": "a%20b.jpg"}]}'
