@@ -36,8 +36,7 @@ def main() -> None:
     )
     parser.add_argument("--sd-scripts", required=True, type=Path)
     sys.path.insert(0, str(parser.parse_args().sd_scripts.resolve()))
-    if importlib.util.find_spec("torchvision") is None:
-        _stub_torchvision()
+    stub_what_is_missing()
     recorded = {}
     for case in cases():
         with tempfile.TemporaryDirectory() as folder:
@@ -46,18 +45,13 @@ def main() -> None:
     RECORDED.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
 
 
-def _of_trainer(case: Case, folder: Path) -> dict[str, Any]:
-    """train_network.py's way from options to the data loader, and its own sums."""
-    import torch
-    from accelerate import Accelerator
-    from accelerate.data_loader import prepare_data_loader
+def dataset_group(folder: Path, config: dict[str, Any]) -> tuple[argparse.Namespace, Any]:
+    """The trainer's options, and its datasets of `folder`/train and `folder`/reg."""
     from library import config_util
     from train_network import setup_parser
 
-    Accelerator(cpu=True)  # its state is what prepare_data_loader asks
-    _make_images(case, folder)
     args = setup_parser().parse_args([])
-    for name, value in {**case.config, "caption_extension": ".txt"}.items():
+    for name, value in {**config, "caption_extension": ".txt"}.items():
         assert hasattr(args, name), f"{name} is no option of the trainer"
         setattr(args, name, value)
     args.train_data_dir, args.reg_data_dir = str(folder / "train"), str(folder / "reg")
@@ -69,6 +63,18 @@ def _of_trainer(case: Case, folder: Path) -> dict[str, Any]:
     )
     blueprint = generator.generate({"datasets": [{"subsets": subsets}]}, args)
     group, _ = config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
+    return args, group
+
+
+def _of_trainer(case: Case, folder: Path) -> dict[str, Any]:
+    """train_network.py's way from options to the data loader, and its own sums."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.data_loader import prepare_data_loader
+
+    Accelerator(cpu=True)  # its state is what prepare_data_loader asks
+    _make_images(case, folder)
+    args, group = dataset_group(folder, case.config)
     manager = group.datasets[0].bucket_manager
     loader = torch.utils.data.DataLoader(group, batch_size=1, shuffle=True)
     # max_train_epochs: train_network.py, "override steps"; max_train_steps: its num_update_steps_per_epoch.
@@ -98,7 +104,9 @@ def _make_images(case: Case, folder: Path) -> None:
             Image.new("L", size).save(target / f"{number:03}.png")
 
 
-def _stub_torchvision() -> None:
+def stub_what_is_missing() -> None:
+    if importlib.util.find_spec("torchvision") is not None:
+        return
     module = types.ModuleType("torchvision")
     module.__spec__ = importlib.machinery.ModuleSpec("torchvision", None)
     module.transforms = types.SimpleNamespace(  # type: ignore[attr-defined]
