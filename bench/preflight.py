@@ -55,7 +55,9 @@ class Generated(Objects):
     def __init__(self, images: int) -> None:
         super().__init__(RUN.bucket)
         self.images = images
-        self.kept: dict[str, bytes] = {RUN.manifest_key: b'{"version": 1, "config": {"max_train_steps": 1000}}'}
+        self.kept: dict[str, bytes] = {
+            RUN.manifest_key: b'{"version": 1, "config": {"max_train_steps": 1000}}'
+        }
         self.pictures = [_picture(seed) for seed in range(8)]
 
     def read(self, key: str, version: str | None = None) -> bytes:

@@ -225,11 +225,16 @@ def count_images(objects: Iterable[ListedObject]) -> int:
     return sum(kind_of(listed.file.path) == "image" for listed in objects)
 
 
+# docs/scale.md: what a state's payload and an execution's history hold, with room for retries.
+MOST_SHARDS = 2_000
+
+
 def into_shards(files: Sequence[InventoryFile], shard_size: int) -> list[list[InventoryFile]]:
-    """Shards of about `shard_size` files.
+    """Shards of about `shard_size` files, of more where there would be too many of them.
 
     An image and its captions are never parted, so a shard may be a little larger.
     """
+    shard_size = max(shard_size, math.ceil(len(files) / (MOST_SHARDS - 1)))
     shards: list[list[InventoryFile]] = []
     groups: dict[str, list[InventoryFile]] = {}
     for file in files:
