@@ -3,10 +3,9 @@
     clone_kohya.py VERSION FOLDER
 
 A tag can be moved; versions/ holds the commits whose option tables this project validates against. FOLDER gets the work
-tree without git's history, and in COMMITS.json {"kohya_ss": commit, "trainer": commit}.
+tree without git's history, and its commits in KOHYA_SS_COMMIT and TRAINER_COMMIT.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -38,19 +37,19 @@ def clone(version: str, expected: Mapping[str, str], folder: Path, repository: s
     words = ["clone", "--quiet", "--depth", "1", "--branch", version]
     git(*words, "--recurse-submodules", "--shallow-submodules", repository, str(folder))
     trainer = folder / expected["TRAINER_FOLDER"]
-    commits = {"kohya_ss": expected["KOHYA_SS_COMMIT"], "trainer": expected["TRAINER_COMMIT"]}
-    for name, place in (("kohya_ss", folder), ("trainer", trainer)):
+    for name, place in (("KOHYA_SS_COMMIT", folder), ("TRAINER_COMMIT", trainer)):
         found = git("-C", str(place), "rev-parse", "HEAD").strip()
-        if found != commits[name]:
+        if found != expected[name]:
             raise SourceError(
-                f"the {name} of {version} is at {found}, not at {commits[name]}: the tag was moved. "
+                f"the {name} of {version} is {found}, not {expected[name]}: the tag was moved. "
                 f"Look at what changed before versions/{version}.env is given the new commit."
             )
     if not (trainer / SCRIPT).is_file():
         raise SourceError(f"{version} has no {SCRIPT} in {expected['TRAINER_FOLDER']}.")
     for history in [*folder.rglob(".git")]:  # a folder, or a submodule's file
         shutil.rmtree(history) if history.is_dir() else history.unlink()
-    (folder / "COMMITS.json").write_text(json.dumps(commits) + "\n", encoding="utf-8")
+    for name in ("KOHYA_SS_COMMIT", "TRAINER_COMMIT"):
+        (folder / name).write_text(expected[name] + "\n", encoding="utf-8")
 
 
 def git(*words: str) -> str:

@@ -30,6 +30,9 @@ def describe_images(known: Callable[[Mapping[str, Any]], Response], request: Map
     for detail in described["imageDetails"]:
         image = ecr._find_image(repository, {"imageDigest": detail["imageDigest"]})
         detail["imageSizeInBytes"] = size_in_bytes(json.loads(image.get("imageManifest") or "{}"))
+        if ecr._repositories[repository].get("imageScanningConfiguration", {}).get("scanOnPush"):
+            # There is no scanner here: what ECR says of an image that its own cannot read.
+            detail["imageScanStatus"] = {"status": "UNSUPPORTED_IMAGE"}
     return json_response(described)
 
 

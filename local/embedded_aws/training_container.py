@@ -68,10 +68,17 @@ def environment(
     if server.get("KOHYA_HOME") or not result.get("KOHYA_HOME", "").startswith(str(image.root)):
         result["KOHYA_HOME"] = str(kohya_home)
     result["TRAINING_ROOT"] = str(root)
-    result["TRAINING_JOB_NAME"] = job["TrainingJobName"]
-    result["TRAINING_JOB_ARN"] = job["TrainingJobArn"]
-    result.update(job.get("Environment") or {})
+    result.update(job_variables(job))
     return result
+
+
+def job_variables(job: Mapping[str, Any]) -> dict[str, str]:
+    """What SageMaker itself puts into the container's environment."""
+    return {
+        "TRAINING_JOB_NAME": job["TrainingJobName"],
+        "TRAINING_JOB_ARN": job["TrainingJobArn"],
+        **(job.get("Environment") or {}),
+    }
 
 
 def _inside(value: str, image_root: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from local.embedded_aws import training_container, training_storage
+from local.embedded_aws import container_run, training_container, training_storage
 from local.embedded_aws.children import Child
 from local.embedded_aws.faults import FAULTS
 from local.embedded_aws.image_format import parse_reference
@@ -139,34 +139,43 @@ class TrainingRun:
         self._finish(status, ending)
         return True
 
-    def _pull(self) -> ExtractedImage:
+    def _pull(self) -> ExtractedImage | container_run.PulledImage:
         reference = parse_reference(self._job.request["AlgorithmSpecification"]["TrainingImage"])
         if reference is None:
             raise FailedError("ClientError: Cannot pull the training image: it is not in Amazon ECR")
         ecr = self._clients.client("ecr")
+        if container_run.is_chosen(os.environ):
+            return container_run.pull(ecr, reference, settings().endpoint)
         ecr.get_authorization_token()  # what a pull begins with
         return extract(ecr, reference, settings().endpoint, settings().home / "images")
 
-    def _train(self, image: ExtractedImage) -> tuple[int, str | None]:
+    def _train(self, image: ExtractedImage | container_run.PulledImage) -> tuple[int, str | None]:
         """Exit status of the process, and why it was ended early: Stopped, MaxRuntimeExceeded or
         Interrupted."""
-        try:
-            argv = training_container.command(image)
-        except FileNotFoundError as error:
-            raise FailedError(f"AlgorithmError: {error}, exit code: 127") from error
-        environment = training_container.environment(
-            {**self._job.request, "TrainingJobArn": self._job.arn},
-            image,
-            self._root,
-            settings().kohya_home,
-            os.environ,
-        )
+        argv, environment = self._launch(image)
         child = Child(argv, environment, self._root, self._log.add)
         try:
             return self._watch(child)
         finally:
             child.kill()
+            container_run.remove(self._job.name)
             self._synchronise()
+
+    def _launch(
+        self, image: ExtractedImage | container_run.PulledImage
+    ) -> tuple[list[str], Mapping[str, str]]:
+        """The command and the whole environment of `train`."""
+        request = {**self._job.request, "TrainingJobArn": self._job.arn}
+        if isinstance(image, container_run.PulledImage):
+            variables = training_container.job_variables(request)
+            home = settings().kohya_home
+            return container_run.command(image, self._job.name, self._root, home, variables), os.environ
+        try:
+            argv = training_container.command(image)
+        except FileNotFoundError as error:
+            raise FailedError(f"AlgorithmError: {error}, exit code: 127") from error
+        home = settings().kohya_home
+        return argv, training_container.environment(request, image, self._root, home, os.environ)
 
     def _watch(self, child: Child) -> tuple[int, str | None]:
         began = synchronised = time.monotonic()

@@ -25,6 +25,8 @@ def test_the_life_of_the_image(deployer: Deployer, tmp_path: Path) -> None:
     # When the source is pushed, the push alone makes an image
     image = deployer.push_image(stack, PROJECT)
     assert "@sha256:" in image
+    told = eventually(lambda: stack.mails(kind="image-built"), "a mail about the built image", 30)
+    assert image.partition("@")[2] in told[0].get_content()
     after_the_first = len(source.builds(stack))
     assert after_the_first == 1
 
@@ -37,11 +39,9 @@ def test_the_life_of_the_image(deployer: Deployer, tmp_path: Path) -> None:
     # A broken buildspec on main is mailed, and the image that was there still serves
     broken = "version: 0.2\nphases:\n  build:\n    commands:\n      - exit 3\n"
     source.push_change(clone, "main", "buildspec.yml", broken)
-    eventually(
-        lambda: [mail for mail in stack.mails() if "was not built" in mail.get_content()],
-        "a mail about the failed build",
-        30,
-    )
+    told = eventually(lambda: stack.mails(kind="image-failed"), "a mail about the failed build", 30)
+    assert "Phase: BUILD" in told[0].get_content()
+    assert "exit 3" in told[0].get_content()
     prefix = stack.drop("with-the-old-image", dataset(2), quick_manifest())
     record = stack.record(prefix)
     assert record["status"] == "COMPLETED", record

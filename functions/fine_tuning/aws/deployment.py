@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 from typing import Any
 
+from fine_tuning.aws.builds import Builds
 from fine_tuning.aws.executions import Executions
 from fine_tuning.aws.images import Images
 from fine_tuning.aws.mail import Mail
@@ -65,6 +66,10 @@ class Deployment:
             settings.build_project_name,
             settings.kohya_version,
         )
+
+    @cached_property
+    def builds(self) -> Builds:
+        return Builds(self.settings.image_repository_name)
 
 
 def deployment(context: Any) -> Deployment:

@@ -1,0 +1,15 @@
+"""Mails how a build of the training image came out (rule on CodeBuild's state changes)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fine_tuning.aws.deployment import deployment
+from fine_tuning.observability import observed
+from fine_tuning.steps.reporting_build import report_build
+
+
+@observed
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    using = deployment(context)
+    return report_build(event["detail"], using.builds, using.mail)

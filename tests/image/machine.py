@@ -1,0 +1,172 @@
+"""What `./dev test-image` needs of a machine without Docker: tools, a base image, torch for a CPU, Kohya's source.
+
+Everything made is kept below .dev/image-test/, so that only the first time is slow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CONTAINER = ROOT / "container"
+WORK = ROOT / ".dev" / "image-test"
+TOOLS = ("buildah", "podman", "runc", "mmdebstrap", "conmon")
+PACKAGES = (
+    "buildah podman runc mmdebstrap conmon containernetworking-plugins netavark aardvark-dns uidmap iptables"
+)
+BASE = "localhost/image-test-base:bookworm"
+KOHYA_VERSION = "v25.2.2"
+# What torch for a CPU has in its version. This torchvision does without its compiled operators, so any torch will do.
+CPU = "+cpu"
+TORCHVISION_WITHOUT_OPERATORS = "torchvision==0.15.2"
+CERTIFICATES = Path("/etc/ssl/certs")
+
+STORAGE = """[storage]
+driver = "overlay"
+graphroot = "{folder}/storage"
+runroot = "{folder}/run"
+"""
+# runc and cgroupfs, because neither systemd nor a pure cgroup v2 may be there; no events in a journal.
+ENGINE = """[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+"""
+
+
+class MissingError(Exception):
+    """The machine lacks something; the message says what and how it comes."""
+
+
+def require_tools() -> None:
+    missing = [
+        name for name in TOOLS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None
+    ]
+    if missing:
+        raise MissingError(
+            f"Missing: {', '.join(missing)}. On Debian 12 and later, as root:\n"
+            f"  apt-get update && apt-get install --yes --no-install-recommends {PACKAGES}"
+        )
+    if os.geteuid() != 0:
+        raise MissingError(
+            "Building with chroot isolation and overlay storage needs root: sudo ./dev test-image"
+        )
+
+
+def prepare() -> dict[str, str]:
+    """The environment in which the embedded AWS builds the image and runs it. Raises MissingError."""
+    require_tools()
+    WORK.mkdir(parents=True, exist_ok=True)
+    (WORK / "storage.conf").write_text(STORAGE.format(folder=WORK))
+    (WORK / "containers.conf").write_text(ENGINE)
+    environment = {
+        "CONTAINERS_STORAGE_CONF": str(WORK / "storage.conf"),
+        "CONTAINERS_CONF": str(WORK / "containers.conf"),
+        "EMBEDDED_AWS_BUILDER": "buildah",
+    }
+    make_base(environment)
+    arguments = ["--build-arg", f"BASE_IMAGE={BASE}", "--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
+    arguments += [*cpu_torch(), *kohya_source()]
+    return {**environment, "EMBEDDED_AWS_BUILD_ARGUMENTS": " ".join(arguments)}
+
+
+def make_base(environment: Mapping[str, str]) -> None:
+    """Debian 12 with its Python 3.11, in place of the image that the Dockerfile names."""
+    variables = {**os.environ, **environment}
+    if not subprocess.run(["podman", "image", "exists", BASE], env=variables).returncode:
+        return
+    tar = WORK / "base.tar"
+    include = "--include=python3,python3-venv,ca-certificates"
+    run("mmdebstrap", "--quiet", "--variant=apt", include, "bookworm", str(tar), environment=variables)
+    run("podman", "import", "--quiet", str(tar), BASE, environment=variables)
+    tar.unlink()
+
+
+def cpu_torch() -> list[str]:
+    """Arguments that replace CUDA's torch, 3 GB of wheels; none with TEST_IMAGE_TORCH=cuda."""
+    if os.environ.get("TEST_IMAGE_TORCH") == "cuda":
+        return []
+    folder = WORK / "torch"
+    lock = folder / "requirements.txt"
+    if not lock.is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        torch = os.environ.get("TEST_IMAGE_TORCH") or f"torch=={newest_cpu_torch()}"
+        download = [*pip(), "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        download += ["--python-version", "3.11", "--dest", str(folder)]
+        run(*download, torch, TORCHVISION_WITHOUT_OPERATORS)
+        lines = []
+        for wheel in sorted(folder.glob("*.whl")):
+            digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+            address = f"file:///torch/{wheel.name}".replace("+", "%2B")
+            lines.append(f"{wheel.name.split('-')[0]} @ {address} --hash=sha256:{digest}\n")
+        lock.write_text("".join(lines))
+    return ["--volume", f"{folder}:/torch:ro", "--build-arg", "TORCH_REQUIREMENTS=/torch/requirements.txt"]
+
+
+def pip() -> list[str]:
+    """A pip of its own: the environment that the tests run in has none."""
+    python = WORK / "pip" / "bin" / "python"
+    if not python.is_file():
+        run(sys.executable, "-m", "venv", str(WORK / "pip"))
+    return [str(python), "-m", "pip"]
+
+
+def newest_cpu_torch() -> str:
+    """As pip of this machine finds it."""
+    index = [*pip(), "index", "versions", "torch"]
+    index += ["--python-version", "3.11", "--only-binary=:all:"]
+    listed = subprocess.run(index, capture_output=True, text=True).stdout
+    found = [word.strip(",") for word in listed.split() if word.strip(",").endswith(CPU)]
+    if not found:
+        raise MissingError(
+            "pip finds no torch for a CPU. Let it find PyTorch's CPU wheels (PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS), "
+            "name one in TEST_IMAGE_TORCH, or set TEST_IMAGE_TORCH=cuda for the image as it is deployed (3 GB)."
+        )
+    return found[0]
+
+
+def kohya_source() -> list[str]:
+    """Arguments that replace the clone of kohya_ss by KOHYA_CHECKOUT; none without it.
+
+    KOHYA_CHECKOUT is a git repository of sd-scripts, bare or not, that holds the expected commit.
+    """
+    repository = os.environ.get("KOHYA_CHECKOUT")
+    if not repository:
+        return []
+    lines = (CONTAINER / "versions" / f"{KOHYA_VERSION}.env").read_text().splitlines()
+    commits = dict(line.split("=") for line in lines if "=" in line)
+    folder = WORK / "kohya"
+    if not (folder / "TRAINER_COMMIT").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        scripts = folder / commits["TRAINER_FOLDER"]
+        scripts.mkdir(parents=True)
+        git = ["git", "-C", repository]
+        where = subprocess.run([*git, "rev-parse", "--absolute-git-dir"], capture_output=True, text=True)
+        if where.returncode:
+            raise MissingError(f"KOHYA_CHECKOUT={repository} is no git repository")
+        # Without the libraries for another system, which a partial mirror may lack.
+        words = [
+            f"--git-dir={where.stdout.strip()}",
+            f"--work-tree={scripts}",
+            "checkout",
+            commits["TRAINER_COMMIT"],
+        ]
+        index = {**os.environ, "GIT_INDEX_FILE": str(WORK / "kohya.index")}
+        run("git", *words, "--", ".", ":!bitsandbytes_windows", environment=index)
+        for name in ("KOHYA_SS_COMMIT", "TRAINER_COMMIT"):
+            (folder / name).write_text(commits[name] + "\n")
+    return ["--build-context", f"kohya={folder}"]
+
+
+def run(*words: str, environment: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise MissingError(f"{' '.join(words)} failed:\n{done.stderr[-2000:] or done.stdout[-2000:]}")

@@ -1,0 +1,139 @@
+"""Every build of the training image that ends is mailed, with what one would otherwise look up."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import report_build
+from botocore.stub import Stubber
+
+from fine_tuning.aws import builds, sdk
+from tests.functions_data import REPOSITORY
+from tests.integration.functions.conftest import Stack
+
+DIGEST = "sha256:" + "a" * 64
+REPORT = "arn:aws:codebuild:us-east-1:111122223333:report/p-image-tests:1"
+
+
+def event(status: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((REPOSITORY / "events/codebuild-build-failed.event.json").read_text())
+    found["detail"]["build-status"] = status
+    return found
+
+
+def stub(service: str, operation: str, *answers: dict[str, Any]) -> Stubber:
+    stubbed = Stubber(sdk.client(service))  # type: ignore[call-overload]
+    for answer in answers:
+        stubbed.add_response(operation, answer)
+    stubbed.activate()
+    return stubbed
+
+
+def stub_codebuild(status: str) -> None:
+    build = {
+        "arn": event(status)["detail"]["build-id"],
+        "resolvedSourceVersion": "c0ffee",
+        "startTime": datetime(2026, 11, 23, 9, 0, tzinfo=UTC),
+        "endTime": datetime(2026, 11, 23, 9, 12, tzinfo=UTC),
+        "environment": {
+            "type": "LINUX_CONTAINER",
+            "image": "i",
+            "computeType": "BUILD_GENERAL1_LARGE",
+            "environmentVariables": [{"name": "KOHYA_SS_VERSION", "value": "v25.2.2"}],
+        },
+        "exportedEnvironmentVariables": [{"name": "IMAGE_DIGEST", "value": DIGEST}],
+        "reportArns": [REPORT],
+    }
+    report = {
+        "name": "image-tests",
+        "testSummary": {"total": 17, "statusCounts": {"SUCCEEDED": 17, "FAILED": 0}},
+    }
+    report["testSummary"]["durationInNanoSeconds"] = 1  # type: ignore[index]
+    stubbed = stub("codebuild", "batch_get_builds", {"builds": [build]})
+    stubbed.add_response("batch_get_reports", {"reports": [report]})
+
+
+def image(scan: str, counts: dict[str, int] | None = None) -> dict[str, Any]:
+    described: dict[str, Any] = {"imageSizeInBytes": 3_400_000_000, "imageScanStatus": {"status": scan}}
+    if counts is not None:
+        described["imageScanFindingsSummary"] = {"findingSeverityCounts": counts}
+    return {"imageDetails": [described]}
+
+
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    seconds: list[float] = []
+    monkeypatch.setattr(builds.Builds.__init__, "__defaults__", (seconds.append,))
+    return seconds
+
+
+def test_given_a_build_that_succeeded_then_its_digest_tests_and_findings_are_mailed(
+    stack: Stack, waited: list[float]
+) -> None:
+    stub_codebuild("SUCCEEDED")
+    scanned = image("COMPLETE", {"HIGH": 2, "LOW": 5})
+    stub("ecr", "describe_images", image("IN_PROGRESS"), scanned)
+
+    answer = report_build.handler(event("SUCCEEDED"), stack.context)
+
+    assert answer["status"] == "SUCCEEDED"
+    (mail,) = stack.mails()
+    for said in (
+        DIGEST,
+        "c0ffee",
+        "v25.2.2",
+        "2 high, 5 low",
+        "image-tests 17 succeeded",
+        "3.4 GB",
+        "12 min",
+    ):
+        assert said in mail["Message"], said
+    assert waited == [5]
+
+
+def test_given_a_scan_that_never_ends_then_the_mail_comes_without_findings(
+    stack: Stack, waited: list[float]
+) -> None:
+    stub_codebuild("SUCCEEDED")
+    stub("ecr", "describe_images", *[image("IN_PROGRESS")] * 48)
+
+    report_build.handler(event("SUCCEEDED"), stack.context)
+
+    (mail,) = stack.mails()
+    assert "Scan: not finished" in mail["Message"]
+    assert sum(waited) == 240
+
+
+def test_given_a_build_that_failed_then_its_phase_and_last_lines_are_mailed_once(stack: Stack) -> None:
+    failed = event("FAILED")
+    place = failed["detail"]["additional-information"]["logs"]
+    logs = sdk.client("logs")
+    logs.create_log_group(logGroupName=place["group-name"])
+    logs.create_log_stream(logGroupName=place["group-name"], logStreamName=place["stream-name"])
+    logs.put_log_events(
+        logGroupName=place["group-name"],
+        logStreamName=place["stream-name"],
+        logEvents=[{"timestamp": int(datetime.now(UTC).timestamp() * 1000), "message": "self-check: FAILED"}],
+    )
+
+    report_build.handler(failed, stack.context)
+    report_build.handler(failed, stack.context)
+
+    (mail,) = stack.mails()
+    assert "Phase: BUILD" in mail["Message"]
+    assert "COMMAND_EXECUTION_ERROR" in mail["Message"]
+    assert "self-check: FAILED" in mail["Message"]
+    assert "./dev push-image-source" in mail["Message"]
+
+
+def test_given_a_build_that_never_had_a_log_then_it_is_mailed_all_the_same(stack: Stack) -> None:
+    stopped = event("STOPPED")
+    stopped["detail"]["additional-information"]["phases"] = []
+
+    report_build.handler(stopped, stack.context)
+
+    (mail,) = stack.mails()
+    assert "The build ended STOPPED." in mail["Message"]
