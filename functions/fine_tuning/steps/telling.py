@@ -30,8 +30,10 @@ def tell(
         if advance.outcome == "refused":
             return {"status": advance.status, "message_id": None}
         _measure(run, advance, records)
-    message_id = _send(run, message, records, mail)
-    if kind == "started":
+    known = records.find(run.run_id)
+    message_id = _send(run, message, known, records, mail)
+    # A job that went to another rung, or was told of twice, is one that is paid for once.
+    if kind == "started" and not any(one["kind"] == kind for one in known.get("notifications", ())):
         publish(measurements.of_start(facts["plan"]), run_id=run.run_id)
     return {"status": message.status, "message_id": message_id}
 
@@ -48,7 +50,7 @@ def tell_ended_execution(
     if advance.outcome == "refused":
         return None
     _measure(run, advance, records)
-    return _send(run, messages.FAILURES[kind](run, why), records, mail)
+    return _send(run, messages.FAILURES[kind](run, why), records.find(run.run_id), records, mail)
 
 
 def _measure(run: Run, advance: Advance, records: RunRecords) -> None:
@@ -57,10 +59,9 @@ def _measure(run: Run, advance: Advance, records: RunRecords) -> None:
         publish(measurements.of_ending(records.find(run.run_id)), run_id=run.run_id)
 
 
-def _send(run: Run, message: Message, records: RunRecords, mail: Mail) -> str:
-    """The SNS message id; the mail links to the pages that the run's record knows by now."""
-    links = console.of_run(records.find(run.run_id))
-    message_id = mail.send_once(message.with_links(links))
+def _send(run: Run, message: Message, known: Mapping[str, Any], records: RunRecords, mail: Mail) -> str:
+    """The SNS message id; the mail links to the pages that `known`, the run's record, tells of."""
+    message_id = mail.send_once(message.with_links(console.of_run(known)))
     records.add_notification(run.run_id, message.kind, message_id)
     return message_id
 

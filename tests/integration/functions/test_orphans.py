@@ -64,6 +64,16 @@ def test_given_the_started_mail_cannot_go_out_then_the_record_knows_the_job_all_
     assert record["status"] == "STARTING"
 
 
+def test_given_a_start_is_told_twice_then_its_quote_counts_once(
+    stack: Stack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = starting(stack)
+    tell_started(stack, run)
+    tell_started(stack, run)
+    assert published(capsys, "QuotedUsd") == [SUMMARY["estimated_cost_usd"]]
+    assert len(stack.mails()) == 1
+
+
 def test_given_sagemakers_answer_was_lost_then_the_flow_stops_what_carries_the_runs_name(
     stack: Stack, sagemaker: Stubber
 ) -> None:
