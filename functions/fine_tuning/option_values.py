@@ -14,6 +14,7 @@ from fine_tuning.findings import Finding, error, note, warning
 from fine_tuning.nearest import did_you_mean
 
 _SEEDS = (0, 2**32 - 1)  # numpy's
+_LARGEST_SIDE = 16384  # pixels
 _LARGEST_ITEM = 1000  # characters of one name=value
 
 # option → (smallest, largest); None: no limit
@@ -68,6 +69,11 @@ _RANGES: Mapping[str, tuple[float | None, float | None]] = {
     ),
     **dict.fromkeys(("network_dropout", "validation_split"), (0, 0.99)),
     **dict.fromkeys(("seed", "validation_seed"), _SEEDS),
+    # Beyond any GPU; the plan goes through every one of an epoch's buckets.
+    **dict.fromkeys(("min_bucket_reso", "max_bucket_reso", "bucket_reso_steps"), (1, _LARGEST_SIDE)),
+    "train_batch_size": (1, 4096),
+    "network_dim": (1, 4096),
+    **dict.fromkeys(("max_train_steps", "max_train_epochs"), (1, 10**9)),
     "huber_c": (1e-9, None),  # its logarithm is taken
     "min_timestep": (0, 999),
     "max_timestep": (1, 1000),
@@ -165,6 +171,8 @@ def _problem(name: str, value: Any) -> str | None:
         return next(
             (problem for item in value if (problem := _item_problem(str(item), name != "network_args"))), None
         )
+    if name == "resolution" and any(len(side.strip()) > 5 for side in value.split(",")):
+        return f"is '{value[:80]}', not one or two numbers of pixels"
     if name == "face_crop_aug_range":
         return _crop_range_problem(value)
     low, high = _RANGES.get(name, (None, None))

@@ -8,7 +8,6 @@ copy.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +19,7 @@ from fine_tuning.findings import Finding, error, warning
 from fine_tuning.nearest import did_you_mean
 
 _LONGEST_NUMBER = 40  # characters
+_LARGEST_NUMBER = 2**63
 _TABLES = Path(__file__).with_name("kohya_options")
 
 
@@ -132,14 +132,14 @@ def _text(value: Any) -> str:
 
 def _integer(value: Any) -> int:
     number = _parsed(value, int)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not float(number).is_integer():
+    if not _is_number(number) or not float(number).is_integer():
         raise ValueError("it must be a whole number")
     return int(number)
 
 
 def _number(value: Any) -> float:
-    number = _parsed(value, float)
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+    number: float = _parsed(value, float)
+    if not _is_number(number):
         raise ValueError("it must be a number")
     return number
 
@@ -153,6 +153,11 @@ def _steps_or_share(value: Any) -> float:
         return _number(value[:-1]) / 100
     number = _number(value)
     return number if 0 < number < 1 else _integer(number)
+
+
+def _is_number(value: Any) -> bool:
+    """Finite, and of a size that the trainer's own libraries can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER
 
 
 def _parsed(value: Any, parse: Callable[[str], Any]) -> Any:

@@ -324,6 +324,10 @@ def test_a_value_is_typed_as_the_trainers_own_parser_would(name: str, value: Any
     [
         ("seed", -1),
         ("seed", 2**32),
+        ("lr_warmup_steps", 10**400),  # found by ./dev fuzz
+        ("network_dim", 10**400),
+        ("max_bucket_reso", 2**31),
+        ("resolution", "1024,999999"),
         ("learning_rate", -1e-4),
         ("caption_dropout_rate", 1.5),
         ("network_dropout", 1.0),
