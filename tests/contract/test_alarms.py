@@ -182,3 +182,10 @@ def test_widgets_lie_beside_each_other_and_name_their_region() -> None:
         taken |= cells
         if widget["type"] != "alarm":
             assert widget["properties"]["region"] == "us-east-1"
+
+
+def test_every_function_and_the_flow_are_traced() -> None:
+    assert template()["Globals"]["Function"]["Tracing"] == "Active"
+    assert not any("Tracing" in properties for properties in resources("AWS::Serverless::Function").values())
+    (flow,) = resources("AWS::Serverless::StateMachine").values()
+    assert flow["Tracing"] == {"Enabled": True}
