@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,6 +18,8 @@ from fine_tuning.inventory import InspectedFile
 from fine_tuning.layout import TrainingFolder
 
 Size = tuple[int, int]
+# Pixels; no GPU trains more, and making the buckets of far larger bounds takes the trainer, and us, for ever.
+LARGEST_SIDE = 16_384
 
 
 class BucketOptionsError(ValueError):
@@ -60,6 +62,8 @@ class BucketOptions:
             raise BucketOptionsError(
                 f"min_bucket_reso {self.min_bucket_reso} is not between 1 and the resolution"
             )
+        if high > LARGEST_SIDE:
+            raise BucketOptionsError(f"max_bucket_reso {self.max_bucket_reso} is above {LARGEST_SIDE}")
         if high < max(self.resolution):
             raise BucketOptionsError(f"max_bucket_reso {self.max_bucket_reso} is below the resolution")
         return BucketOptions(self.resolution, True, low, high, step, self.bucket_no_upscale)
@@ -72,8 +76,10 @@ def parse_resolution(value: Any) -> Size:
         sides = [int(part) for part in parts]
     except ValueError as cause:
         raise BucketOptionsError(f"resolution '{value}' is not one or two numbers of pixels") from cause
-    if len(sides) > 2 or min(sides) < 64:
-        raise BucketOptionsError(f"resolution '{value}' is not one or two numbers of at least 64 pixels")
+    if len(sides) > 2 or min(sides) < 64 or max(sides) > LARGEST_SIDE:
+        raise BucketOptionsError(
+            f"resolution '{value}' is not one or two numbers between 64 and {LARGEST_SIDE} pixels"
+        )
     return sides[0], sides[-1]
 
 
@@ -178,18 +184,30 @@ def fill(
             for image in held_back.rest(folder) if held_back else folder.images:
                 images[select(image.width or 0, image.height or 0, options)] += folder.repeats
                 total += folder.repeats
-    regularization = [(image, f.repeats) for f in folders if f.is_regularization for image in f.images]
-    drawn = 0
-    first = True
-    while regularization and drawn < total:
-        for image, repeats in regularization:
-            count = repeats if first else 1
-            images[select(image.width or 0, image.height or 0, options)] += count
-            drawn += count
-            if drawn >= total:
-                break
-        first = False
+    for size, count in _drawn(folders, options, total):
+        images[size] += count
     return [Bucket(size, count) for size, count in sorted(images.items())]
+
+
+def _drawn(
+    folders: Sequence[TrainingFolder], options: BucketOptions, total: int
+) -> Iterator[tuple[Size, int]]:
+    """Regularization images, each with how often it is drawn: its repeats at first, then one by one, in order."""
+    offered = [
+        (select(image.width or 0, image.height or 0, options), folder.repeats)
+        for folder in folders
+        if folder.is_regularization
+        for image in folder.images
+    ]
+    used = 0
+    for size, repeats in offered:
+        if used >= total:
+            return
+        yield size, repeats
+        used += repeats
+    rounds, rest = divmod(max(0, total - used), len(offered) or 1)
+    for number, (size, _) in enumerate(offered):
+        yield size, rounds + (number < rest)
 
 
 def batches(buckets: Sequence[Bucket], batch_size: int) -> int:

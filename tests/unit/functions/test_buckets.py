@@ -95,6 +95,8 @@ def test_regularization_images_are_drawn_until_they_are_as_many(
         {"enable_bucket": True, "bucket_reso_steps": 0},
         {"enable_bucket": True, "resolution": "256", "min_bucket_reso": 512},
         {"enable_bucket": True, "resolution": "1024", "max_bucket_reso": 512},
+        {"enable_bucket": True, "max_bucket_reso": 10**12},
+        {"resolution": 10**12},
     ],
 )
 def test_options_that_the_trainer_stops_at(config: dict[str, Any]) -> None:
@@ -143,3 +145,10 @@ def test_steps(
     planned, notes = schedule(layers, batches, accumulation)
     assert (planned.total_steps, planned.epochs) == (steps, epochs)
     assert [n.code for n in notes] == ([] if any(layers) else ["steps-planned"])
+
+
+def test_regularization_images_of_a_vast_dataset_are_counted_at_once() -> None:
+    filled = buckets.fill(
+        [folder("99999_x", 99_999, *[(1024, 1024)] * 999), folder("reg/1_y", 1, (64, 64))], SDXL
+    )
+    assert sum(bucket.images for bucket in filled) == 2 * 99_999 * 999
