@@ -70,8 +70,11 @@ move_latest() {
     if [ "$wanted" = "$(image_digest latest)" ]; then
         echo "latest stays the image of $tip."
     else
-        aws ecr put-image --repository-name "$IMAGE_REPOSITORY" --image-tag latest \
-            --image-manifest "$(image_manifest "$tip-$KOHYA_SS_VERSION")" >/dev/null || return
+        # Another build may move it to the same image at this moment, which ECR calls an error.
+        local answer
+        answer=$(aws ecr put-image --repository-name "$IMAGE_REPOSITORY" --image-tag latest \
+            --image-manifest "$(image_manifest "$tip-$KOHYA_SS_VERSION")" 2>&1) ||
+            [[ $answer == *ImageAlreadyExistsException* ]] || { printf '%s\n' "$answer" >&2; return 1; }
         echo "latest is $wanted, the image of $tip."
     fi
     [ "$(branch_tip)" = "$tip" ] || move_latest

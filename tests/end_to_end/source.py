@@ -27,6 +27,11 @@ def push_change(folder: Path, branch: str, name: str, text: str) -> None:
     git(folder, "push", "origin", f"HEAD:refs/heads/{branch}")
 
 
+def commit(folder: Path, revision: str) -> str:
+    words = ["git", "rev-parse", revision]
+    return subprocess.run(words, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def builds(stack: Stack) -> list[str]:
     project = stack.outputs["ImageBuildProjectName"]
     ids: list[str] = stack.client("codebuild").list_builds_for_project(projectName=project)["ids"]

@@ -7,9 +7,24 @@ from pathlib import Path
 
 from tests.end_to_end import source
 from tests.end_to_end.conftest import Deployer
-from tests.end_to_end.journey import dataset, eventually, quick_manifest
+from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
 
 PROJECT = "image-tests"
+
+
+def _image_of_both(stack: Stack, clone: Path) -> str | None:
+    """The address of `latest` once both commits before have an image of their own and the newer one is it."""
+    name = stack.outputs["ImageRepositoryName"]
+    ecr = stack.client("ecr")
+    found = ecr.describe_images(repositoryName=name)["imageDetails"]
+    digests = {tag: each["imageDigest"] for each in found for tag in each.get("imageTags", [])}
+    older, newer = (f"{source.commit(clone, name)}-v25.2.2" for name in ("HEAD~1", "HEAD"))
+    builds = stack.client("codebuild").batch_get_builds(ids=source.builds(stack))["builds"]
+    if not {older, newer} <= set(digests) or any(each["buildStatus"] == "IN_PROGRESS" for each in builds):
+        return None
+    assert digests["latest"] == digests[newer]
+    (repository,) = ecr.describe_repositories(repositoryNames=[name])["repositories"]
+    return f"{repository['repositoryUri']}@{digests['latest']}"
 
 
 def test_the_life_of_the_image(deployer: Deployer, tmp_path: Path) -> None:
@@ -30,11 +45,19 @@ def test_the_life_of_the_image(deployer: Deployer, tmp_path: Path) -> None:
     after_the_first = len(source.builds(stack))
     assert after_the_first == 1
 
-    # Another branch builds nothing
+    # Another branch builds nothing, and neither does a tag
     clone = source.clone(stack, tmp_path)
     source.push_change(clone, "experiment", "experiment.txt", "x")
+    source.git(clone, "tag", "v1")
+    source.git(clone, "push", "origin", "v1")
     time.sleep(2)
     assert len(source.builds(stack)) == after_the_first
+    source.git(clone, "reset", "--hard", "origin/main")
+
+    # Of two pushes in a row the second one's image is the latest
+    source.push_change(clone, "main", "notes.txt", "one")
+    source.push_change(clone, "main", "notes.txt", "two")
+    image = eventually(lambda: _image_of_both(stack, clone), "an image of each push", 60)
 
     # A broken buildspec on main is mailed, and the image that was there still serves
     broken = "version: 0.2\nphases:\n  build:\n    commands:\n      - exit 3\n"

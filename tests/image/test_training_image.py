@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -181,9 +180,7 @@ def test_a_change_of_train_rebuilds_only_the_last_layers(built: Built, tmp_path:
     began = time.monotonic()
 
     source.push_change(clone, "main", "train", (CONTAINER / "train").read_text() + "# changed\n")
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    commit = source.commit(clone, "HEAD")
     moved = eventually(
         lambda: next(
             (
