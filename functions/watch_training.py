@@ -8,12 +8,14 @@ from typing import Any
 from fine_tuning.aws.deployment import deployment
 from fine_tuning.observability import observed
 from fine_tuning.run import Run
-from fine_tuning.steps.watching import watch
+from fine_tuning.steps.watching import tell_progress, watch
 
 
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
     run, arn, token = Run.from_payload(event["run"]), event["pipeline_execution_arn"], event["token"]
-    deadline = datetime.fromisoformat(event["deadline"])
-    return watch(run, arn, token, deadline, using.clock(), using.records, using.training).as_document()
+    deadline, now = datetime.fromisoformat(event["deadline"]), using.clock()
+    watched = watch(run, arn, token, deadline, now, using.settings, using.records, using.training)
+    tell_progress(watched, using.objects, using.records, using.mail)
+    return watched.observation.as_document()

@@ -56,6 +56,7 @@ class Observation:
     cost_usd: float | None
     reason: str | None
     artifact: str | None
+    metrics_read: bool
     observed_at: str
 
     def as_document(self) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def observe(
     execution: Mapping[str, Any],
     steps: Sequence[Mapping[str, Any]],
     job: Mapping[str, Any] | None,
-    metrics: Mapping[str, float],
+    metrics: Mapping[str, float] | None,
     now: datetime,
     prices: Prices,
 ) -> Observation:
@@ -86,14 +87,16 @@ def observe(
         execution: DescribePipelineExecution.
         steps: PipelineExecutionSteps, all pages.
         job: DescribeTrainingJob, None before there is a job.
-        metrics: metric name → latest value, as far as there are any.
+        metrics: metric name → latest value, as far as there are any; None where they could not be read.
     """
     status: str = execution["PipelineExecutionStatus"]
     job = job or {}
     seconds = job.get("BillableTimeInSeconds", job.get("TrainingTimeInSeconds"))
     instance_type = job.get("ResourceConfig", {}).get("InstanceType")
     finals = {m["MetricName"]: m["Value"] for m in job.get("FinalMetricDataList", ())}
-    values = {name: _finite(metrics.get(metric, finals.get(metric))) for name, metric in METRICS.items()}
+    values = {
+        name: _finite((metrics or {}).get(metric, finals.get(metric))) for name, metric in METRICS.items()
+    }
     price = prices.on_demand(instance_type) if instance_type else None
     return Observation(
         status=status,
@@ -111,6 +114,7 @@ def observe(
         cost_usd=None if price is None or seconds is None else round(seconds / 3600 * price, 2),
         reason=_reason(execution, steps, job),
         artifact=job.get("ModelArtifacts", {}).get("S3ModelArtifacts") or None,
+        metrics_read=metrics is not None,
         observed_at=now.isoformat(timespec="seconds"),
     )
 

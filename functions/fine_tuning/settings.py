@@ -102,6 +102,15 @@ class Settings:
         return Prices(self._read("PRICES_USD_PER_HOUR", _prices) if text else {})
 
     @property
+    def stall_seconds(self) -> int:
+        return self._read("STALL_SECONDS", int)
+
+    @property
+    def progress_milestones(self) -> tuple[int, ...]:
+        """Percent; none: no mail tells of progress."""
+        return tuple(int(each) for each in self.environment.get("PROGRESS_MILESTONES", "").split(",") if each)
+
+    @property
     def patience(self) -> Patience:
         return Patience(self._read("CAPACITY_TRIES", int), self._read("CAPACITY_WAIT_SECONDS", int))
 

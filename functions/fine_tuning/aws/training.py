@@ -127,16 +127,16 @@ class Training:
                     raise
                 return None
 
-    def _metrics(self, job_name: str, job: dict[str, Any]) -> dict[str, float]:
-        """The latest value of each metric, in one request.
+    def _metrics(self, job_name: str, job: dict[str, Any]) -> dict[str, float] | None:
+        """The latest value of each metric, in one request; None where they cannot be read.
 
-        Metrics are shown, never decided on, so none is as good as some: how a training ended must be told.
+        How a training ended must be told all the same.
         """
         try:
             return self._latest(job_name, job)
         except FineTuningError as problem:
             logger.warning("The training is shown without its metrics: %s", problem)
-            return {}
+            return None
 
     def _latest(self, job_name: str, job: dict[str, Any]) -> dict[str, float]:
         cloudwatch: CloudWatchClient = client("cloudwatch")

@@ -5,16 +5,33 @@ When the flow begins to wait, when SageMaker says that something changed, when t
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from fine_tuning import pipeline_execution
 from fine_tuning.aws.executions import answer_token
+from fine_tuning.aws.mail import Mail
+from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.aws.training import Training
-from fine_tuning.observability import about
+from fine_tuning.errors import FineTuningError
+from fine_tuning.observability import logger
 from fine_tuning.observation import Observation
+from fine_tuning.progress import Progress, is_stalled, milestone, moved
 from fine_tuning.run import Run
+from fine_tuning.settings import Settings
+from fine_tuning.steps.telling import tell
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What a look saw; `milestone` in percent where one was passed."""
+
+    run: Run
+    observation: Observation
+    milestone: int | None = None
 
 
 def watch(
@@ -23,41 +40,70 @@ def watch(
     token: str,
     deadline: datetime,
     now: datetime,
+    settings: Settings,
     records: RunRecords,
     training: Training,
-) -> Observation:
+) -> Watched:
     """Stores the token, then looks once: an event that came before the token was stored is not missed.
 
-    Past the deadline the pipeline execution is stopped; its end then answers the token.
+    Past the deadline, or when no step was made for too long, the pipeline execution is stopped; its end then
+    answers the token.
     """
     kept = {"task_token": token, **pipeline_execution.attributes(pipeline_execution_arn)}
     records.advance(run.run_id, "TRAINING", kept)
     if now >= deadline:
-        training.stop(pipeline_execution_arn)
-    return _look(run.run_id, pipeline_execution_arn, token, records, training)
+        _stop("deadline", run, pipeline_execution_arn, now, records, training)
+    record = {**records.find(run.run_id), **kept}
+    watched, progress = _look(record, now, settings, records, training)
+    limit = timedelta(seconds=settings.stall_seconds)
+    if is_stalled(progress, watched.observation, now, limit):
+        _stop("stall", run, pipeline_execution_arn, now, records, training)
+    return watched
 
 
-def observe(event: dict[str, Any], records: RunRecords, training: Training) -> Observation | None:
+def observe(
+    event: dict[str, Any], now: datetime, settings: Settings, records: RunRecords, training: Training
+) -> Watched | None:
     """Looks at the run of an event.
 
     None for a pipeline execution that no run knows, and after the run's end.
     """
     execution_id = pipeline_execution.id_of_event(event)
     run_id = records.run_id_of_pipeline_execution(execution_id) if execution_id else None
-    if run_id:
-        about(run_id=run_id)
     record = records.get(run_id) if run_id else None
     if record is None or record["status"] != "TRAINING":
         return None
-    return _look(
-        record["run_id"], record["pipeline_execution_arn"], record.get("task_token"), records, training
-    )
+    return _look(record, now, settings, records, training)[0]
 
 
-def _look(run_id: str, arn: str, token: str | None, records: RunRecords, training: Training) -> Observation:
-    observation = training.observe(arn)
-    records.note(run_id, {"observation": observation.as_document()})
+def tell_progress(watched: Watched, objects: Objects, records: RunRecords, mail: Mail) -> None:
+    """Mails a milestone. A training goes on whether that could be told or not."""
+    if watched.milestone is None:
+        return
+    facts = {"observation": watched.observation.as_document(), "milestone": watched.milestone}
+    try:
+        tell(watched.run, "progress", facts, objects, records, mail)
+    except FineTuningError as problem:
+        logger.warning("A milestone could not be mailed", run_id=watched.run.run_id, problem=str(problem))
+
+
+def _look(
+    record: Mapping[str, Any], now: datetime, settings: Settings, records: RunRecords, training: Training
+) -> tuple[Watched, Progress]:
+    run, token = Run.from_payload(record), record.get("task_token")
+    observation = training.observe(record["pipeline_execution_arn"])
+    before = record.get("progress")
+    progress = moved(before, observation, now)
+    records.note(run.run_id, {"observation": observation.as_document(), "progress": progress})
     if observation.terminal and token:
         answer_token(token, observation.as_document())
-        records.forget_token(run_id, token)
-    return observation
+        records.forget_token(run.run_id, token)
+    return Watched(run, observation, milestone(before, observation, settings.progress_milestones)), progress
+
+
+def _stop(
+    by: str, run: Run, pipeline_execution_arn: str, now: datetime, records: RunRecords, training: Training
+) -> None:
+    """Noted before, so that the mail of the end can say who stopped the training."""
+    records.note(run.run_id, {"stop_requested": {"by": by, "at": now.isoformat(timespec="seconds")}})
+    training.stop(pipeline_execution_arn)

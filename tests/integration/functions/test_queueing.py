@@ -149,7 +149,7 @@ def one_request_at_a_time(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None
 
         return call
 
-    for name in ("update_item", "get_item"):
+    for name in ("update_item", "get_item", "put_item"):
         monkeypatch.setattr(dynamodb, name, alone(getattr(dynamodb, name)))
 
 

@@ -1,0 +1,154 @@
+"""Events are hints: whatever comes, does not come, or comes in which order, what SageMaker itself says counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import claim_identity
+import observe_training
+import pytest
+from botocore.stub import Stubber
+
+from fine_tuning.aws import deployment, sdk
+from tests.functions_data import IMAGE, event
+from tests.integration.functions.conftest import Stack
+from tests.integration.functions.runs import planned, starting
+from tests.integration.functions.sagemaker_answers import EXECUTION, expects_stop, looks
+from tests.integration.functions.test_queueing import one_request_at_a_time  # noqa: F401
+from tests.integration.functions.test_training import answered, watch  # noqa: F401
+
+Answers = list[dict[str, Any]]
+PIPELINE_EVENT, JOB_EVENT = "sagemaker-pipeline-execution", "sagemaker-training-job"
+
+
+def hear(stack: Stack, name: str = PIPELINE_EVENT, **detail: Any) -> str:
+    return str(observe_training.handler(event(name, **detail), stack.context)["status"])
+
+
+def test_a_lost_event_costs_one_look(stack: Stack, sagemaker: Stubber, answered: Answers) -> None:  # noqa: F811
+    run = starting(stack)
+    looks(sagemaker, "Executing")
+    watch(stack, run, token="first")
+    # No event comes; the state times out, and looks again with another token.
+    looks(sagemaker, "Succeeded")
+    watch(stack, run, token="second")
+    assert [(answer["token"], answer["outcome"]) for answer in answered] == [("second", "succeeded")]
+
+
+def test_a_repeated_event_answers_once(stack: Stack, sagemaker: Stubber, answered: Answers) -> None:  # noqa: F811
+    run = starting(stack)
+    looks(sagemaker, "Executing")
+    watch(stack, run)
+    for name in (PIPELINE_EVENT, JOB_EVENT, PIPELINE_EVENT):
+        looks(sagemaker, "Failed", FailureReason="why")
+        hear(stack, name)
+    assert [answer["status"] for answer in answered] == ["Failed"]
+
+
+@pytest.mark.parametrize(("said", "true"), [("Succeeded", "Executing"), ("Executing", "Succeeded")])
+def test_an_event_out_of_order_is_not_believed(
+    stack: Stack,
+    sagemaker: Stubber,
+    answered: Answers,  # noqa: F811
+    said: str,
+    true: str,
+) -> None:
+    run = starting(stack)
+    looks(sagemaker, "Executing")
+    watch(stack, run)
+    looks(sagemaker, true)
+    assert hear(stack, currentPipelineExecutionStatus=said) == true
+    assert [answer["status"] for answer in answered] == ([true] if true == "Succeeded" else [])
+    assert stack.record(run["run_id"])["observation"]["status"] == true
+
+
+@pytest.mark.parametrize("since", ["STOPPED", "COMPLETED", "WAITING_FOR_CAPACITY", "another attempt"])
+def test_a_late_event_changes_nothing(
+    stack: Stack,
+    sagemaker: Stubber,
+    answered: Answers,  # noqa: F811
+    since: str,
+) -> None:
+    run, records = starting(stack), deployment.deployment(None).records
+    looks(sagemaker, "Executing")
+    watch(stack, run)
+    if since == "another attempt":
+        other = {
+            "pipeline_execution_arn": f"{EXECUTION[:-12]}bbbbbbbbbbbb",
+            "pipeline_execution_id": "bbbbbbbbbbbb",
+        }
+        records.note(run["run_id"], other)
+    else:
+        records.advance(run["run_id"], since)
+    before = stack.record(run["run_id"])
+    # SageMaker is not even asked: the stub has no answer left.
+    assert hear(stack) == "IGNORED"
+    assert hear(stack, JOB_EVENT) == "IGNORED"
+    assert stack.record(run["run_id"]) == before
+    assert answered == []
+
+
+def test_a_training_without_a_new_step_for_too_long_is_stopped_and_the_record_says_why(
+    stack: Stack, sagemaker: Stubber, at: Callable[[datetime], None]
+) -> None:
+    run, begin = starting(stack), datetime.now(UTC)
+    step = [{"MetricName": "train:step", "Value": 12.0}]
+    for minutes in (0, 30, 59):
+        at(begin + timedelta(minutes=minutes))
+        looks(sagemaker, "Executing", FinalMetricDataList=step)
+        watch(stack, run, begin + timedelta(days=1))
+    assert "stop_requested" not in stack.record(run["run_id"])
+
+    at(begin + timedelta(minutes=60))
+    looks(sagemaker, "Executing", FinalMetricDataList=step)
+    expects_stop(sagemaker)
+    watch(stack, run, begin + timedelta(days=1))
+
+    sagemaker.assert_no_pending_responses()
+    assert stack.record(run["run_id"])["stop_requested"]["by"] == "stall"
+
+
+def test_past_the_deadline_the_record_says_why_it_was_stopped(stack: Stack, sagemaker: Stubber) -> None:
+    run = starting(stack)
+    expects_stop(sagemaker)
+    looks(sagemaker, "Stopping")
+    watch(stack, run, datetime.now(UTC) - timedelta(seconds=1))
+    assert stack.record(run["run_id"])["stop_requested"]["by"] == "deadline"
+
+
+@pytest.mark.parametrize(("milestones", "mails"), [("", []), ("25,50", ["25 %", "50 %"])])
+def test_milestones_are_mailed_once_each_and_only_if_asked_for(
+    stack: Stack, sagemaker: Stubber, monkeypatch: pytest.MonkeyPatch, milestones: str, mails: list[str]
+) -> None:
+    monkeypatch.setenv("PROGRESS_MILESTONES", milestones)
+    deployment.forget()
+    with Stubber(sdk.client("sagemaker")) as stubber:
+        run = starting(stack)
+        for step in (10.0, 26.0, 26.0, 60.0):
+            metrics = [
+                {"MetricName": "train:step", "Value": step},
+                {"MetricName": "train:total", "Value": 100.0},
+            ]
+            looks(stubber, "Executing", FinalMetricDataList=metrics)
+            watch(stack, run)
+    told = [mail["Subject"] for mail in stack.mails()]
+    assert len(told) == len(mails)
+    assert all(any(share in subject for subject in told) for share in mails)
+    assert stack.record(run["run_id"])["status"] == "TRAINING"
+
+
+@pytest.mark.usefixtures("one_request_at_a_time")
+def test_of_identical_runs_that_claim_at_the_same_moment_one_trains(stack: Stack) -> None:
+    runs = [planned(stack, f"cats-{number:012}") for number in range(12)]
+
+    def claim(run: dict[str, Any]) -> dict[str, Any]:
+        return claim_identity.handler({"run": run, "image": IMAGE}, stack.context)
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(claim, runs))
+    (winner,) = [run for run, answer in zip(runs, answers, strict=True) if answer["status"] == "claimed"]
+    others = [answer["repeats"] for answer in answers if answer["status"] == "repeated"]
+    assert others == [winner["run_id"]] * 11

@@ -1,0 +1,84 @@
+"""Whether a training moves, and what it has passed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fine_tuning.instances import Prices
+from fine_tuning.observation import Observation, observe
+from fine_tuning.progress import is_stalled, milestone, moved
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+LIMIT = timedelta(hours=1)
+
+
+def seen(step: int | None = 10, phase: str = "Training", **changes: Any) -> Observation:
+    job = {"TrainingJobName": "j", "SecondaryStatus": phase}
+    metrics = {"train:total": 100.0} | ({} if step is None else {"train:step": float(step)})
+    return replace(
+        observe({"PipelineExecutionStatus": "Executing"}, [], job, metrics, NOW, Prices()), **changes
+    )
+
+
+def stalled(*looks: tuple[int, Observation]) -> bool:
+    """Of looks at the training, each so many minutes after the first."""
+    progress, last = None, None
+    for minutes, observation in looks:
+        at = NOW + timedelta(minutes=minutes)
+        progress, last = moved(progress, observation, at), (observation, at)
+    assert progress is not None
+    assert last is not None
+    return is_stalled(progress, last[0], last[1], LIMIT)
+
+
+def test_a_training_without_a_new_step_is_stalled_after_the_limit() -> None:
+    assert not stalled((0, seen()), (59, seen()))
+    assert stalled((0, seen()), (30, seen()), (60, seen()))
+    assert stalled((0, seen(step=None)), (60, seen(step=None)))
+
+
+def test_each_step_and_each_phase_begins_the_time_anew() -> None:
+    assert not stalled((0, seen()), (50, seen(11)), (100, seen(11)))
+    assert not stalled((0, seen(phase="Downloading")), (50, seen()), (100, seen()))
+    # Back at an earlier checkpoint after a spot interruption is a movement too.
+    assert not stalled((0, seen()), (50, seen(5)), (100, seen(5)))
+
+
+@pytest.mark.parametrize("phase", ["Starting", "Pending", "Downloading", "Interrupted", "Uploading"])
+def test_what_sagemaker_does_before_and_after_is_not_judged(phase: str) -> None:
+    assert not stalled((0, seen(phase=phase)), (600, seen(phase=phase)))
+
+
+def test_a_training_whose_metrics_cannot_be_read_is_not_called_stalled() -> None:
+    blind = seen(step=None, metrics_read=False)
+    assert not stalled((0, seen()), (90, blind))
+    # Nor does blindness count as a movement.
+    assert stalled((0, seen()), (50, blind), (90, seen()))
+
+
+def test_one_that_is_stopping_is_not_stopped_again() -> None:
+    assert not stalled((0, seen()), (90, seen(status="Stopping")))
+
+
+@pytest.mark.parametrize(
+    ("before", "step", "passed"),
+    [
+        (None, 10, None),
+        (None, 25, 25),
+        (24, 26, 25),
+        (25, 26, None),
+        (10, 80, 75),
+        (50, 49, None),
+        (74, 100, 75),
+        (10, None, None),
+    ],
+)
+def test_the_highest_milestone_that_was_passed(
+    before: int | None, step: int | None, passed: int | None
+) -> None:
+    progress = None if before is None else {"step": before}
+    assert milestone(progress, seen(step), [25, 50, 75]) == passed
