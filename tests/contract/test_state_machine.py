@@ -192,6 +192,14 @@ def _ways_out(state: dict[str, Any]) -> list[tuple[str, set[str]]]:
     return ways + [(each["Next"], set(each.get("Assign", {}))) for each in state.get("Catch", [])]
 
 
+def test_no_attempt_is_started_under_the_last_ones_address() -> None:
+    """Were the answer to its start lost, StopTraining would look at a job that is over, and find nothing to stop."""
+    machine = state_machine()["States"]
+    again = [each for each in machine["IsThereAnotherAttempt"]["Choices"] if "attempt" in each["Assign"]]
+    assert {each["Next"] for each in again} == {"TellWaiting", "StartPipeline"}
+    assert {each["Assign"]["pipeline_execution_arn"] for each in again} == {"{% '' %}"}
+
+
 def test_the_watcher_is_handed_the_task_token() -> None:
     for name, state in states(state_machine()):
         if state.get("Resource", "").endswith(".waitForTaskToken"):
