@@ -31,7 +31,7 @@ class Correction:
 
 
 def corrections(records: Iterable[Mapping[str, Any]]) -> dict[str, Correction]:
-    """GPU class → correction, for each class of which three runs completed; rehearsals do not count.
+    """GPU class → correction, for each class of which three runs completed, on demand and in one go; rehearsals do not count.
 
     Args:
         records: of the run table; `plan.table_seconds` is what the table alone said.
@@ -48,6 +48,9 @@ def _ratio(record: Mapping[str, Any]) -> tuple[str, float] | None:
     instance = instances.find(str(plan.get("instance_type")))
     tabulated, actual = plan.get("table_seconds"), observation.get("seconds")
     if record.get("status") != "COMPLETED" or record.get("rehearsal") or instance is None:
+        return None
+    # Spot is billed for fewer seconds than it trains; a retry or a later rung trains only the rest.
+    if plan.get("spot") or observation.get("spot") or record.get("retries") or record.get("attempts"):
         return None
     if not tabulated or not actual or not _PLAUSIBLE[0] <= actual / tabulated <= _PLAUSIBLE[1]:
         return None
