@@ -28,7 +28,11 @@ class Patience:
 
 @dataclass(frozen=True)
 class Ended:
-    """An attempt that is over. Cost in US dollars at the on-demand price; `quota`: as Service Quotas lists it."""
+    """An attempt that is over.
+
+    Cost in US dollars at the on-demand price; `quota`: as Service Quotas lists it; `remaining`: share of the steps
+    that were still to be made.
+    """
 
     instance_type: str
     spot: bool
@@ -39,6 +43,7 @@ class Ended:
     seconds: int | None
     cost_usd: float | None
     pipeline_execution_arn: str
+    remaining: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,14 +86,11 @@ def following(
     ended: Ended,
     patience: Patience,
     budget_usd: float | None,
-    remaining: float,
 ) -> Next | None:
-    """The attempt after one that `ended`; None where the ladder is exhausted.
-
-    Args:
-        remaining: share of the steps that are still to be made, between 0 and 1.
-    """
+    """The attempt after one that `ended`; None where the ladder is exhausted."""
     over = (*attempt.ended, ended)
+    # Checkpoints carry over, so that the furthest of all attempts counts.
+    remaining = min(each.remaining for each in over)
     spent = sum(each.cost_usd or 0 for each in over)
     waits = ended.lack in ("capacity", "quota") and attempt.tries < patience.tries
     first = attempt.rung if waits else attempt.rung + 1
@@ -120,6 +122,13 @@ def within_budget(rung: Rung, budget_usd: float | None, spent: float, remaining:
         for parameter in rung["pipeline_parameters"]
     ]
     return {**rung, "max_runtime_seconds": runtime, "pipeline_parameters": parameters}
+
+
+def cost_of_earlier(record: Mapping[str, Any]) -> float:
+    """US dollars of the attempts before the one that the record's observation is of."""
+    last = record.get("pipeline_execution_arn")
+    earlier = (one for one in record.get("attempts") or () if one["pipeline_execution_arn"] != last)
+    return float(sum(one["cost_usd"] or 0 for one in earlier))
 
 
 def in_words(ended: Sequence[Ended]) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from fine_tuning.attempts import cost_of_earlier
+
 # How far a training may outlast its quote before somebody should look: the quote is an estimate, and finding and
 # preparing an instance is not in it.
 _PATIENCE = 1.5
@@ -35,7 +37,9 @@ def of_ending(record: Mapping[str, Any]) -> Iterator[Measurement]:
     """Of a run whose record has just come to its end."""
     yield Measurement("Runs", "Count", 1, {"outcome": record["status"]})
     plan, observation = record.get("plan") or {}, record.get("observation") or {}
-    spent, quoted = observation.get("cost_usd"), plan.get("estimated_cost_usd")
+    earlier, last = cost_of_earlier(record), observation.get("cost_usd")
+    spent = earlier + last if last is not None else earlier or None
+    quoted = plan.get("estimated_cost_usd")
     if spent is not None:
         yield Measurement("SpentUsd", "None", spent)
     # A run that ended early says nothing about its quote.

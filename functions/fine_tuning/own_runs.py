@@ -31,7 +31,9 @@ class Correction:
 
 
 def corrections(records: Iterable[Mapping[str, Any]]) -> dict[str, Correction]:
-    """GPU class → correction, for each class of which three runs completed, on demand and in one go; rehearsals do not count.
+    """GPU class → correction, for each class of which three runs completed on demand and in one go.
+
+    Rehearsals do not count.
 
     Args:
         records: of the run table; `plan.table_seconds` is what the table alone said.

@@ -26,7 +26,8 @@ _REHEARSAL = (
 )
 
 
-def completed(run: Run, facts: Mapping[str, Any], plan: Mapping[str, Any]) -> Message:
+def completed(run: Run, facts: Mapping[str, Any], plan: Mapping[str, Any], earlier_usd: float = 0) -> Message:
+    """`earlier_usd`: what attempts before the last one cost."""
     model, observation = facts["model"], facts["observation"]
     rehearsal = bool(facts.get("rehearsal"))
     quoted_time, total = plan.get("estimated_seconds"), observation.get("total") or plan.get("total_steps")
@@ -40,6 +41,7 @@ def completed(run: Run, facts: Mapping[str, Any], plan: Mapping[str, Any]) -> Me
         ["Fetch it:", copy_command(model["uri"], ".")],
         [
             f"Cost: {cost} (quoted {money(plan.get('estimated_cost_usd'))})",
+            *_earlier(earlier_usd),
             f"Time: {duration(observation.get('seconds'))} (quoted {duration(quoted_time)})",
             f"Steps: {known(total)}",
             *([f"Loss: {known(loss)}"] if loss is not None else []),
@@ -66,27 +68,31 @@ def completed(run: Run, facts: Mapping[str, Any], plan: Mapping[str, Any]) -> Me
     )
 
 
-def failed(run: Run, failure: Failure) -> Message:
+def failed(run: Run, failure: Failure, earlier_usd: float = 0) -> Message:
     return _ended_early(
         "failed",
         run,
         failure,
         f"The run of {run.dataset} failed {failure.where}.",
         f"Failed: {run.dataset} {failure.where}",
+        earlier_usd,
     )
 
 
-def stopped(run: Run, failure: Failure) -> Message:
+def stopped(run: Run, failure: Failure, earlier_usd: float = 0) -> Message:
     return _ended_early(
         "stopped",
         run,
         failure,
         f"The run of {run.dataset} was stopped before it was done.",
         f"Stopped: {run.dataset}",
+        earlier_usd,
     )
 
 
-def _ended_early(kind: str, run: Run, failure: Failure, what: str, subject: str) -> Message:
+def _ended_early(
+    kind: str, run: Run, failure: Failure, what: str, subject: str, earlier_usd: float
+) -> Message:
     observation = failure.observation or {}
     has_trained = observation.get("seconds") is not None
     paragraphs: list[Paragraph] = [
@@ -101,6 +107,7 @@ def _ended_early(kind: str, run: Run, failure: Failure, what: str, subject: str)
                 if has_trained
                 else []
             ),
+            *_earlier(earlier_usd),
             f"Run: {run.run_id}",
         ],
         ["The report:", run.uri(run.report_key)],
@@ -117,10 +124,14 @@ def _ended_early(kind: str, run: Run, failure: Failure, what: str, subject: str)
     )
 
 
+def _earlier(usd: float) -> list[str]:
+    return [f"Attempts before: {money(usd)}"] if usd else []
+
+
 def _samples(samples: Sequence[str]) -> Paragraph:
     more = len(samples) - _MOST_SAMPLES
     rest = [f"... and {more} more beside them"] if more > 0 else []
     return ["Samples:", *samples[:_MOST_SAMPLES], *rest] if samples else []
 
 
-FAILURES: Mapping[str, Callable[[Run, Failure], Message]] = {"failed": failed, "stopped": stopped}
+FAILURES: Mapping[str, Callable[[Run, Failure, float], Message]] = {"failed": failed, "stopped": stopped}

@@ -33,7 +33,7 @@ def judge_ending(
     kept: dict[str, Any] = {"attempts": Attempt(ended=over).as_document()["ended"]}
     observation = failure.get("observation") or {}
     if ended.lack:
-        then = attempts.following(ladder, attempt, ended, patience, budget_usd, _remaining(observation))
+        then = attempts.following(ladder, attempt, ended, patience, budget_usd)
         if then:
             # The next pipeline execution is not known yet; by this one nobody should look for the job.
             records.advance(run.run_id, "WAITING_FOR_CAPACITY", {**kept, "pipeline_execution_arn": ""})
@@ -46,7 +46,8 @@ def judge_ending(
             }
         failure = {**failure, "cause": _exhausted(failure, over)}
     records.note(run.run_id, kept)
-    decision = "stopped" if observation.get("outcome") == "stopped" else "failed"
+    # A wait for spot capacity that came to its end is a lack of it, and nobody's wish.
+    decision = "stopped" if observation.get("outcome") == "stopped" and not ended.lack else "failed"
     return {"decision": decision, "failure": failure}
 
 
@@ -65,6 +66,7 @@ def _ended(rung: Mapping[str, Any], failure: Mapping[str, Any], record: Mapping[
         seconds=observation.get("seconds"),
         cost_usd=observation.get("cost_usd"),
         pipeline_execution_arn=str(record.get("pipeline_execution_arn") or "") if observation else "",
+        remaining=_remaining(observation),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fine_tuning import console, failure, measurements, messages, pipeline_execution, statuses
+from fine_tuning.attempts import cost_of_earlier
 from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import Advance, RunRecords
@@ -50,7 +51,8 @@ def tell_ended_execution(
     if advance.outcome == "refused":
         return None
     _measure(run, advance, records)
-    return _send(run, messages.FAILURES[kind](run, why), records.find(run.run_id), records, mail)
+    known = records.find(run.run_id)
+    return _send(run, messages.FAILURES[kind](run, why, cost_of_earlier(known)), known, records, mail)
 
 
 def _measure(run: Run, advance: Advance, records: RunRecords) -> None:
@@ -85,15 +87,17 @@ def _compose(
     if kind == "progress":
         return messages.progress(run, facts), {}
     if kind == "completed":
-        plan = records.find(run.run_id).get("plan", {})
+        known = records.find(run.run_id)
         kept = {name: facts[name] for name in ("model", "observation", "rehearsal") if name in facts}
-        return messages.completed(run, facts, plan), kept
+        return messages.completed(run, facts, known.get("plan", {}), cost_of_earlier(known)), kept
     if kind == "failed":
         why = failure.of_flow(facts)
-        return messages.failed(run, why), {"failure": why.as_document()}
+        earlier = cost_of_earlier(records.find(run.run_id))
+        return messages.failed(run, why, earlier), {"failure": why.as_document()}
     if kind == "stopped":
-        why = failure.of_stop(facts, records.find(run.run_id).get("stop_requested"))
-        return messages.stopped(run, why), {"failure": why.as_document()}
+        known = records.find(run.run_id)
+        why = failure.of_stop(facts, known.get("stop_requested"))
+        return messages.stopped(run, why, cost_of_earlier(known)), {"failure": why.as_document()}
     if kind == "image-missing":
         message = messages.image_missing(run)
         cause = "There is no training image and no source to build one from."

@@ -162,7 +162,6 @@ def test_the_outcome_of_statuses_that_the_sdk_does_not_know(
         ("Stopped", {"by": "deadline"}, "at its deadline"),
         ("Stopped", {"by": "stall"}, "made no step"),
         ("MaxRuntimeExceeded", None, "reached its time limit"),
-        ("MaxWaitTimeExceeded", None, "wait for spot capacity"),
     ],
 )
 def test_who_stopped_a_training_is_told(
@@ -186,3 +185,22 @@ def test_who_stopped_a_training_is_told(
     assert words in mail["Message"]
     assert f"./dev retry {run['run_id']}" in mail["Message"]
     assert stack.record(run["run_id"])["status"] == "STOPPED"
+
+
+def test_a_wait_for_spot_capacity_that_ends_the_ladder_is_a_failure_that_says_what_was_tried(
+    stack: Stack,
+) -> None:
+    run = training(stack)
+    ended = {
+        **SEEN,
+        "status": "Stopped",
+        "outcome": "stopped",
+        "secondary_status": "MaxWaitTimeExceeded",
+        "reason": None,
+    }
+    answer = judge(stack, run, ended, ladder=LADDER[:1])
+    assert answer["decision"] == "failed"
+    notify.handler({"run": run, "kind": "failed", "facts": answer["failure"]}, stack.context)
+    (mail,) = stack.mails()
+    assert "Tried: " in mail["Message"]
+    assert stack.record(run["run_id"])["status"] == "FAILED"

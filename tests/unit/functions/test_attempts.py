@@ -44,7 +44,7 @@ def starts(lacks: list[Lack]) -> list[tuple[int, int]]:
     """(rung, seconds waited) of every start after the first, each ended by the next lack."""
     attempt, made = Attempt(), []
     for lack in lacks:
-        then = following(LADDER, attempt, ended(lack), PATIENCE, None, 1)
+        then = following(LADDER, attempt, ended(lack), PATIENCE, None)
         if then is None:
             break
         attempt = then.attempt
@@ -67,7 +67,7 @@ def test_spot_capacity_that_did_not_come_in_time_is_not_waited_for_again() -> No
 
 
 def test_no_wait_is_longer_than_an_hour() -> None:
-    then = following(LADDER, Attempt(tries=9), ended("capacity"), Patience(10, 300), None, 1)
+    then = following(LADDER, Attempt(tries=9), ended("capacity"), Patience(10, 300), None)
     assert then is not None
     assert then.wait_seconds == 3600
 
@@ -76,7 +76,7 @@ def test_no_wait_is_longer_than_an_hour() -> None:
 def test_every_start_has_a_number_of_its_own_and_the_ladder_comes_to_an_end(lacks: list[Lack]) -> None:
     attempt, numbers = Attempt(), [1]
     for lack in lacks:
-        then = following(LADDER, attempt, ended(lack), PATIENCE, None, 1)
+        then = following(LADDER, attempt, ended(lack), PATIENCE, None)
         if then is None:
             break
         assert (then.attempt.rung, then.attempt.tries) > (attempt.rung, attempt.tries)
@@ -101,10 +101,10 @@ def test_a_rung_that_the_rest_of_the_budget_does_not_pay_for_is_passed_over() ->
     assert within_budget(LADDER[0], 2.0, 1.22, remaining=1) is None
     assert within_budget(LADDER[0], 1.0, 1.22, remaining=0.1) is None
     ladder = [LADDER[0], rung("ml.p5.4xlarge"), rung("ml.g6.2xlarge")]
-    then = following(ladder, Attempt(), ended("spot-wait", cost_usd=0.5), PATIENCE, 2.5, 1)
+    then = following(ladder, Attempt(), ended("spot-wait", cost_usd=0.5), PATIENCE, 2.5)
     assert then is not None
     assert then.attempt.rung == 2
-    assert following(LADDER, Attempt(), ended("spot-wait", cost_usd=3), PATIENCE, 2.5, 1) is None
+    assert following(LADDER, Attempt(), ended("spot-wait", cost_usd=3), PATIENCE, 2.5) is None
 
 
 @pytest.mark.parametrize(
@@ -169,3 +169,28 @@ def test_the_quota_has_the_name_that_service_quotas_lists() -> None:
     instance = {"instance_type": "ml.g5.8xlarge", "spot": True}
     assert quota_of(REFUSED.format(limit=0), {}) == "ml.g5.8xlarge for spot training job usage"
     assert quota_of("ResourceLimitExceeded", instance) == "ml.g5.8xlarge for spot training job usage"
+
+
+def test_the_furthest_checkpoint_of_all_attempts_decides_what_is_still_to_be_paid() -> None:
+    far = replace(ended("spot-wait", cost_usd=1.0), remaining=0.2)
+    nowhere = ended("quota-zero", cost_usd=None)
+    ladder = [LADDER[0], LADDER[1], rung("ml.g5.2xlarge")]
+    # 0.7 USD are left for the last rung: 27 minutes at 1.52 USD an hour, a fifth of its hour.
+    then = following(ladder, Attempt(number=2, rung=1, ended=(far,)), nowhere, PATIENCE, 1.7)
+    assert then is not None
+    assert then.attempt.rung == 2
+    assert (
+        following(
+            ladder, Attempt(number=2, rung=1, ended=(replace(far, remaining=1.0),)), nowhere, PATIENCE, 1.7
+        )
+        is None
+    )
+
+
+def test_what_attempts_before_the_last_cost_is_counted_once() -> None:
+    first, second = (
+        {"cost_usd": cost, "pipeline_execution_arn": arn} for cost, arn in ((1.5, "a"), (None, "b"))
+    )
+    assert attempts.cost_of_earlier({"attempts": [first, second], "pipeline_execution_arn": "c"}) == 1.5
+    assert attempts.cost_of_earlier({"attempts": [second, first], "pipeline_execution_arn": "a"}) == 0
+    assert attempts.cost_of_earlier({}) == 0

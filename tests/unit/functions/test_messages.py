@@ -183,6 +183,9 @@ CASES: dict[str, Callable[[], Message]] = {
     ),
     "failed-without-cause": lambda: failed("", "", ""),
     "stopped": lambda: messages.stopped(RUN, failure.of_stop({**OBSERVATION, "status": "Stopped"})),
+    "stopped-on-a-later-attempt": lambda: messages.stopped(
+        RUN, failure.of_stop({**OBSERVATION, "status": "Stopped"}), 1.25
+    ),
     "stopped-from-outside": lambda: messages.stopped(RUN, failure.of_ended_execution("ABORTED", None)),
     "stopped-from-outside-in-training": lambda: messages.stopped(
         RUN, failure.of_ended_execution("ABORTED", None, HALFWAY)
