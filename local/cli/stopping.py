@@ -13,6 +13,7 @@ from local.cli.records import FINAL, Record
 
 SECONDS_TO_END = 120.0
 CAUSE = "Stopped with ./dev stop."
+RETRIED = ("FAILED", "STOPPED")
 
 
 def run(account: Account, outputs: Mapping[str, str], run_id: str) -> int:
@@ -27,7 +28,8 @@ def run(account: Account, outputs: Mapping[str, str], run_id: str) -> int:
         print(f"run {run_id}: {record['status']}")
     if is_training(account.client("sagemaker"), record):
         print("its GPU job was still running and is being stopped")
-    print(f"to go on from its last checkpoint: ./dev retry {run_id}")
+    if record["status"] in RETRIED:
+        print(f"to go on from its last checkpoint: ./dev retry {run_id}")
     return 0
 
 

@@ -49,7 +49,7 @@ def image_built(facts: Mapping[str, Any]) -> Message:
     findings, tests, size_bytes = facts.get("findings"), facts.get("tests"), facts.get("size_bytes")
     serious = sum((findings or {}).get(severity, 0) for severity in _SERIOUS)
     paragraphs: list[Paragraph] = [
-        ["The training image was built. Runs that start from now on use it."],
+        ["The training image was built. Runs use the newest commit's: of two pushes, the later one's."],
         [
             f"Kohya: {known(facts.get('kohya_version'))}",
             f"Commit: {known(facts.get('commit'))}",
@@ -77,7 +77,10 @@ def image_built(facts: Mapping[str, Any]) -> Message:
 def image_failed(facts: Mapping[str, Any]) -> Message:
     """A build that came to nothing; `facts`: `{"build_id" (its ARN), "commit", "phase", "reason", "log_lines"}`."""
     paragraphs: list[Paragraph] = [
-        ["The training image was not built.", "Runs keep using the last image that was built."],
+        [
+            "The training image was not built.",
+            "Runs keep using the last image that was built, if there is one.",
+        ],
         ["Cause:", f"{known(facts.get('reason'))}"],
         [f"Phase: {known(facts.get('phase'))}", f"Commit: {known(facts.get('commit'))}"],
         log(facts.get("log_lines") or ()),
