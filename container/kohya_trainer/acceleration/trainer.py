@@ -1,0 +1,112 @@
+"""Puts the fast U-Net into the trainer, where everything about the trainer is as it was when this was written.
+
+Anything else (another version, another network, another kind of attention) trains as Kohya trains it, and the log says
+why. `KOHYA_ACCELERATION` carries the settings: {"again": 0.0, "graphs": true}; "off" or nothing switches it off.
+"""
+
+import functools
+import hashlib
+import inspect
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+# Over the sources of what the fast U-Net does in its own way; see `sources`. sd-scripts 2e0fcc5 (kohya_ss v25.2.2).
+KNOWN_SOURCES = frozenset({"@"})
+
+
+def install(settings: str) -> None:
+    """Before the trainer's script runs; its folder is the first on sys.path."""
+    try:
+        import train_network
+        from library import train_util
+
+        hook = train_network.NetworkTrainer.prepare_unet_with_accelerator
+    except (ImportError, AttributeError) as error:
+        say(f"not for this version of the trainer ({error})")
+        return
+    train_util.calculate_sha256 = hashed_early(train_util.calculate_sha256)
+
+    @functools.wraps(hook)
+    def prepare_unet(trainer: Any, args: Any, accelerator: Any, unet: Any) -> Any:
+        prepared = hook(trainer, args, accelerator, unet)
+        try:
+            if reason := accelerate(prepared, args, json.loads(settings)):
+                say(f"not used, because {reason}")
+        except Exception as error:  # whatever it is, the trainer itself can train
+            say(f"not used, because it failed ({type(error).__name__}: {error})")
+        return prepared
+
+    train_network.NetworkTrainer.prepare_unet_with_accelerator = prepare_unet
+
+
+def say(text: str) -> None:
+    print(f"acceleration: {text}", flush=True)
+
+
+def accelerate(unet: Any, args: Any, settings: dict[str, Any]) -> str | None:
+    """Replaces `unet.forward`; or the reason why not."""
+    import torch
+
+    from kohya_trainer.acceleration.adapters import unsupported
+    from kohya_trainer.acceleration.unet import FastUNet
+
+    adapters = adapters_of(unet)
+    dtype = next(unet.parameters()).dtype
+    if not torch.cuda.is_available():
+        return "there is no GPU"
+    if sources(unet, adapters) not in KNOWN_SOURCES:
+        return "the trainer's U-Net or LoRA is not the known one"
+    if dtype not in (torch.bfloat16, torch.float16, torch.float32):
+        return f"the U-Net is in {dtype}"
+    if dtype is torch.float32 and args.mixed_precision != "no":
+        return "the U-Net is not in the compute dtype"
+    if reason := next((reason for adapter in adapters if (reason := unsupported(adapter))), None):
+        return reason
+    if not all(part.use_sdpa for part in unet.modules() if type(part).__name__ == "CrossAttention"):
+        return "another attention than SDPA was chosen"
+    text_learns = not args.network_train_unet_only
+    fast = FastUNet(unet, adapters, settings["again"], text_learns, settings.get("graphs", True))
+    unet.forward = lambda *given, **named: fast(*given, **named).float()
+    kept = f"{settings['again']:.0%} of the blocks computed again" if settings["again"] else "all activations kept"
+    say(f"fast U-Net with {len(adapters)} adapters, {kept}, {'CUDA graphs' if fast.graphs else 'no CUDA graphs'}")
+    return None
+
+
+def adapters_of(unet: Any) -> list[Any]:
+    """The trainer's LoRA modules, each found as the owner of its layer's `forward`."""
+    forwards = [layer.__dict__.get("forward") for layer in unet.modules()]
+    owners = [getattr(forward, "__self__", None) for forward in forwards]
+    return [owner for owner in owners if hasattr(owner, "org_forward")]
+
+
+def sources(unet: Any, adapters: list[Any]) -> str:
+    """One digest of the code that is replaced."""
+    module = inspect.getmodule(type(unet))
+    names = ("ResnetBlock2D", "BasicTransformerBlock", "CrossAttention", "Transformer2DModel", "GEGLU", "FeedForward")
+    names += ("Upsample2D", "Downsample2D", "GroupNorm32", "get_timestep_embedding")
+    parts: list[Any] = [getattr(module, name) for name in names]
+    parts += [type(unet).forward, *({type(adapter).forward for adapter in adapters})]
+    return hashlib.sha256("".join(inspect.getsource(part) for part in parts).encode()).hexdigest()
+
+
+def hashed_early(calculate: Callable[[str], str], path: str | None = None) -> Callable[[str], str]:
+    """`calculate` with the answer for `path`, which a thread begins to work out at once."""
+    answers: dict[str, str] = {}
+
+    def work() -> None:
+        assert path is not None
+        answers[path] = calculate(path)
+
+    thread = threading.Thread(target=work, daemon=True)
+    if path:
+        thread.start()
+
+    @functools.wraps(calculate)
+    def answer(filename: str) -> str:
+        if filename == path:
+            thread.join()
+        return answers.get(filename) or calculate(filename)
+
+    return answer
