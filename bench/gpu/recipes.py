@@ -1,9 +1,11 @@
-"""Images a second, GPU memory and start-up of `container/train` with the real trainer, recipe by recipe, on one GPU.
+"""Images a second, GPU memory and start-up of `container/train` with the real trainer, and of a peer, on one GPU.
 
-    python bench/gpu/recipes.py --sd-scripts DIR --vocabulary FILE [--work DIR] [--out DIR]
+    python bench/gpu/recipes.py --sd-scripts DIR --vocabulary FILE [--peer-script FILE] [--work DIR] [--out DIR]
 
-Runs follow one another on the same fabricated checkpoint and the same pictures of 1024 × 1024. The original recipe runs
-first, and ours twice: the difference of the two is what the clock is good for. States are not saved meanwhile.
+Runs follow one another on the same fabricated checkpoint and the same pictures of 1024 × 1024: the original recipe as
+Kohya runs it, ours with what its resolver chooses within the memory of four classes of GPU (torch's own limiter stands
+for the smaller ones), and diffusers' train_text_to_image_lora_sdxl.py, which is not part of this repository
+(`git show v0.32.1:examples/text_to_image/train_text_to_image_lora_sdxl.py`). States are not saved meanwhile.
 """
 
 import argparse
@@ -16,17 +18,18 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "gpu"))
 
-from roots import REPOSITORY, Bench, Root, Run, preset
+from roots import REPOSITORY, Bench, Root, Run, followed, preset
 from verify import machine, prepared_bench
 
 SIDE = 1024
-IMAGES = 16
-# The first steps choose kernels and fill the allocator.
+IMAGES = 64
+# The first steps choose kernels, record graphs and fill the allocator.
 STEPS_OF_WARM_UP = 8
 # Lines of the log, in the order in which they come; what is between two of them is one item of the start-up.
 MARKS = {
@@ -43,28 +46,34 @@ MARKS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A preset with changes, for how many steps it runs, and torch's own limit of its GPU memory."""
+    """A preset with changes, for how many steps it runs, and torch's own limit of its GPU memory.
+
+    as_written: everything counts as the user's wish, and Kohya's own U-Net trains.
+    """
 
     name: str
     preset: str
     changes: dict[str, Any]
     steps: int
     memory_limit_gib: float | None = None
+    as_written: bool = False
 
 
+OURS = {"train_batch_size": 16, "learning_rate": 2e-4}
 RECIPES = (
-    Recipe("sample-2024", "sample-2024", {}, 30),
-    Recipe("sdxl-character", "sdxl-character", {}, 60),
-    Recipe("sdxl-character again", "sdxl-character", {}, 60),
-    # What a GPU of 24 GB gives to torch.
-    Recipe("sdxl-character, batch 8, 22 GiB", "sdxl-character", {"train_batch_size": 8}, 40, 22.0),
-    Recipe("sdxl-character, batch 12, 22 GiB", "sdxl-character", {"train_batch_size": 12}, 24, 22.0),
-    Recipe(
-        "sdxl-character, batch 8, no checkpointing",
-        "sdxl-character",
-        {"train_batch_size": 8, "gradient_checkpointing": False},
-        30,
-    ),
+    Recipe("the original: `sample-2024`", "sample-2024", {}, 18, as_written=True),
+    # What a GPU of 24 GB gives to torch, and so on.
+    Recipe("ours, 24 GB", "sdxl-character", OURS, 24, 22.0),
+    Recipe("ours, 48 GB", "sdxl-character", OURS, 24, 44.5),
+    Recipe("ours, 80 GB", "sdxl-character", OURS, 24, 79.1),
+    Recipe("ours, all of the GPU", "sdxl-character", OURS, 40),
+    Recipe("ours, batch 4", "sdxl-character", {}, 40),
+    Recipe("ours without the fast U-Net", "sdxl-character", OURS, 16, as_written=True),
+)
+# Name, arguments, steps. The first is the command of its README; the second the fastest batch found.
+PEERS = (
+    ("diffusers' script, as in its README", {"train_batch_size": 1}, 20),
+    ("diffusers' script, its best batch", {"train_batch_size": 8}, 15),
 )
 
 
@@ -95,34 +104,71 @@ class Meter:
 
 def measure(recipe: Recipe, bench: Bench, number: int) -> dict[str, Any]:
     """One run; the numbers of one row. `ok` is False when it did not end with a proved model."""
-    root = Root(bench, f"recipe-{number}", _limited(recipe.memory_limit_gib))
-    root.add_images(IMAGES, SIDE, folder="20_sks cat")
+    variables = _limited(recipe.memory_limit_gib) | (
+        {"KOHYA_ACCELERATION": "off"} if recipe.as_written else {}
+    )
+    root = Root(bench, f"recipe-{number}", variables)
+    root.add_images(IMAGES, SIDE, folder="10_sks cat")
     options = {**preset(recipe.preset), **recipe.changes, "max_train_steps": recipe.steps}
     for name in ("save_every_n_epochs", "save_last_n_epochs", "save_last_n_epochs_state"):
         options.pop(name, None)
-    root.write_plan({**options, "save_every_n_steps": 100_000})
+    wishes = sorted(options) if recipe.as_written else []
+    root.write_plan({**options, "save_every_n_steps": 100_000}, chosen_by_user=wishes)
     with Meter() as meter:
         run = root.run()
     row: dict[str, Any] = {"recipe": recipe.name, "ok": run.code == 0, "failure": run.failure[:300]}
-    batch = int(options["train_batch_size"])
-    reached = {int(entry["step"]): second for entry, second in zip(run.progress(), _times(run), strict=True)}
-    if run.code == 0:
-        begin, end = reached[STEPS_OF_WARM_UP], reached[recipe.steps - 1]
-        steps = recipe.steps - 1 - STEPS_OF_WARM_UP
-        steady = [sample for sample in meter.samples if begin < sample[0] < end]
-        row |= {
-            "batch": batch,
-            "steps": recipe.steps,
-            "seconds_per_step": round((end - begin) / steps, 4),
-            "images_per_second": round(steps * batch / (end - begin), 3),
-            "peak_gpu_memory_gib": round(max(sample[1] for sample in meter.samples) / 1024, 1),
-            "steady_gpu_memory_gib": round(max(sample[1] for sample in steady) / 1024, 1),
-            "gpu_utilisation_percent": round(statistics.mean(sample[2] for sample in steady)),
-            "start_up": _start_up(run),
-            "seconds": round(run.seconds, 1),
-        }
+    row["said"] = [line for line in run.lines if line.startswith(("recipe: ", "acceleration: "))]
+    if run.code:
+        row["last_lines"] = run.lines[-20:]
+    else:
+        row |= _steady(run, meter, recipe.steps, int(options["train_batch_size"]))
+        row |= {"start_up": _start_up(run)}
     shutil.rmtree(root.path, ignore_errors=True)
     return row
+
+
+def measure_peer(
+    script: Path, name: str, arguments: dict[str, Any], steps: int, bench: Bench, sd_scripts: Path
+) -> dict[str, Any]:
+    """The same row of the peer."""
+    root = Root(bench, "peer")
+    root.add_images(IMAGES, SIDE, folder="10_sks cat")
+    folder = bench.work / "diffusers-format"
+    for number, tokenizer in enumerate(sorted(bench.tokenizers.iterdir(), reverse=True)):
+        place = folder / ("tokenizer", "tokenizer_2")[number]
+        shutil.copytree(tokenizer, place, dirs_exist_ok=True)
+    runner = Path(__file__).parent / "peer" / "run.py"
+    given = {"rank": 32, "resolution": SIDE, "mixed_precision": "bf16", "seed": 1234, **arguments}
+    command = [sys.executable, runner, script, folder, root.data / "dataset", str(steps)]
+    command += [f"--{option}={value}" for option, value in given.items()]
+    path = os.pathsep.join((os.environ.get("PYTHONPATH", ""), str(sd_scripts)))
+    with Meter() as meter:
+        run = followed(
+            [str(part) for part in command], {**os.environ, "PYTHONPATH": path}, root.path / "log.txt"
+        )
+    row: dict[str, Any] = {"recipe": name, "ok": run.code == 0, "failure": "\n".join(run.lines[-3:])}
+    if run.code == 0:
+        row |= _steady(run, meter, steps, int(given["train_batch_size"]))
+        row |= {"start_up": {"all": round(run.first(r"^progress step=1 ") or 0.0, 1)}}
+    return row
+
+
+def _steady(run: Run, meter: "Meter", steps: int, batch: int) -> dict[str, Any]:
+    reached = {int(entry["step"]): second for entry, second in zip(run.progress(), _times(run), strict=True)}
+    # The last step saves the model.
+    begin, end = reached[STEPS_OF_WARM_UP], reached[steps - 1]
+    counted = steps - 1 - STEPS_OF_WARM_UP
+    samples = [sample for sample in meter.samples if begin < sample[0] < end]
+    return {
+        "batch": batch,
+        "steps": steps,
+        "seconds_per_step": round((end - begin) / counted, 4),
+        "images_per_second": round(counted * batch / (end - begin), 3),
+        "peak_gpu_memory_gib": round(max(sample[1] for sample in meter.samples) / 1024, 1),
+        "steady_gpu_memory_gib": round(max((sample[1] for sample in samples), default=0) / 1024, 1),
+        "gpu_utilisation_percent": round(statistics.mean(sample[2] for sample in samples) if samples else 0),
+        "seconds": round(run.seconds, 1),
+    }
 
 
 def _limited(gib: float | None) -> dict[str, str]:
@@ -179,16 +225,21 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-bench"))
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
     parser.add_argument("--fabricated", type=Path, help="a base model that verify.py left in its --work")
+    parser.add_argument("--peer-script", type=Path, help="diffusers' train_text_to_image_lora_sdxl.py")
     parser.add_argument("--only", default="", help="numbers of recipes, from 0, separated by commas")
     given = parser.parse_args()
-    wanted = [int(number) for number in given.only.split(",") if number] or range(len(RECIPES))
+    wanted = [int(number) for number in given.only.split(",") if number] or list(range(len(RECIPES)))
     work = given.work.absolute()
     shutil.rmtree(work, ignore_errors=True)
     bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
-    rows = []
     given.out.mkdir(parents=True, exist_ok=True)
-    for number in wanted:
-        rows.append(measure(RECIPES[number], bench, number))
+    measured = [partial(measure, RECIPES[number], bench, number) for number in wanted]
+    if given.peer_script:
+        script, trainer = given.peer_script.absolute(), given.sd_scripts.absolute()
+        measured += [partial(measure_peer, script, *peer, bench, trainer) for peer in PEERS]
+    rows: list[dict[str, Any]] = []
+    for measurement in measured:
+        rows.append(measurement())
         print(json.dumps(rows[-1]), flush=True)
         told = {"machine": machine(), "rows": rows}
         (given.out / "recipes.json").write_text(json.dumps(told, indent=1), encoding="utf-8")

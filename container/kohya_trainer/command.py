@@ -144,11 +144,16 @@ def final_options(
 def launch_arguments(
     script: Path, config_file: Path, options: Mapping[str, Any], machine: Machine
 ) -> list[str]:
-    """Plain Python without a GPU; with GPUs, accelerate with one process a GPU of every host."""
+    """Plain Python without a GPU or with one; with several, accelerate with one process a GPU of every host.
+
+    accelerate sets nothing for one process that the trainer does not set itself, and takes seconds to import torch.
+    """
     trainer = [str(script), "--config_file", str(config_file)]
     if not machine.gpus:
         return [machine.python, *trainer]
     processes = len(machine.gpus) * len(machine.hosts)
+    if processes == 1:
+        return [machine.python, str(TRAINER_PROCESS), *trainer]
     threads = max(1, min(MOST_THREADS_PER_PROCESS, machine.cpus // len(machine.gpus)))
     launcher = [machine.python, "-m", "accelerate.commands.launch"]
     settings = {
@@ -164,10 +169,9 @@ def launch_arguments(
             "main_process_ip": machine.hosts[0],
             "main_process_port": RENDEZVOUS_PORT,
         }
-    several = ["--multi_gpu"] if processes > 1 else []
     return [
         *launcher,
-        *several,
+        "--multi_gpu",
         *(text for name, value in settings.items() for text in (f"--{name}", str(value))),
         str(TRAINER_PROCESS),
         *trainer,

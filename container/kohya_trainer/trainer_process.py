@@ -1,11 +1,12 @@
-"""Runs the trainer's script in a process that ends with the one that started it.
+"""Runs the trainer's script, faster where that is possible, in a process that ends with the one that started it.
 
 accelerate starts this file in place of the script: a kernel's promise to kill a child with its parent does not reach
-the child's children, so that a killed launcher would leave the trainer, and a busy GPU, behind. Nothing of this package
-is imported here, because the trainer has modules of the same names.
+the child's children, so that a killed launcher would leave the trainer, and a busy GPU, behind. This package's folder
+is not on the path, because the trainer has modules of the same names; its parent is, behind everything else.
 """
 
 import ctypes
+import os
 import runpy
 import signal
 import sys
@@ -25,6 +26,12 @@ def main(script: str, *arguments: str) -> None:
     die_with_parent()
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).parent)
+    settings = os.environ.get("KOHYA_ACCELERATION", "off")
+    if settings != "off":
+        sys.path.append(str(Path(__file__).resolve().parent.parent))
+        from kohya_trainer.acceleration.trainer import install
+
+        install(settings)
     runpy.run_path(script, run_name="__main__")
 
 

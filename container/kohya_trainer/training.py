@@ -23,6 +23,7 @@ from kohya_trainer.errors import (
     UnprovedModelError,
     UnsupportedKohyaVersionError,
 )
+from kohya_trainer.execution import executed
 from kohya_trainer.failure import classify, from_os_error, interrupted, write_failure
 from kohya_trainer.inputs import Inputs, load_inputs
 from kohya_trainer.launch import Ended, run_trainer
@@ -99,7 +100,10 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     resume = _resume(store, options, table, log)
     history = LossHistory(folders.checkpoints, resume.done if resume else 0)
     output_name = _output_name(inputs)
-    final = _final_options(environment, inputs, options, table, dataset, output_name, resume)
+    run = executed(options, inputs, table, environment.machine, variables)
+    for line in run.lines:
+        log.note(line)
+    final = _final_options(environment, inputs, run.options, table, dataset, output_name, resume)
     config_file = folders.work / "config.toml"
     config_file.write_text(to_toml(final), encoding="utf-8")
 
@@ -110,7 +114,7 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     ended = run_trainer(
         arguments,
         script.parent,
-        {**variables, **base_model.variables},
+        {**variables, **base_model.variables, **run.variables},
         watch.output,
         watch.silence,
         watch.must_stop,

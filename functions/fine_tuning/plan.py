@@ -164,6 +164,8 @@ def _document(
         "licence": manifest.licence,
         "privacy": manifest.privacy,
         "seed": values.get("seed", 1234),
+        # The preset's options may be carried out differently on the machine found; these may not.
+        "chosen_by_user": sorted({*configuration.layers[0], *configuration.layers[1]}),
     }
 
 

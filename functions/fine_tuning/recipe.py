@@ -172,13 +172,15 @@ def execution(
         accelerated: whether the trainer's U-Net will be the fast one (kohya_trainer.acceleration).
     """
     batch = int(options.get("train_batch_size", 1))
-    way = "fast" if accelerated else "plain"
-    share = computed_again(options, batch, pixels, gpus.memory_gib, way)
-    needed = f"batch {batch} needs {memory_gib(options, batch, pixels, share, way):.0f} of {gpus.memory_gib:.0f} GiB"
-    choices = [
-        Choice("gradient_checkpointing", share > 0, needed),
-        # Not the trainer's: it knows all or nothing.
-        Choice("computed_again", share, "of the blocks' insides, in the backward pass"),
+    whole = computed_again(options, batch, pixels, gpus.memory_gib, "plain") > 0
+    choices = [Choice("gradient_checkpointing", whole, _needed(options, batch, pixels, float(whole), gpus, "plain"))]
+    if accelerated:
+        share = computed_again(options, batch, pixels, gpus.memory_gib)
+        if "gradient_checkpointing" in chosen_by_user:
+            share = 1.0 if options.get("gradient_checkpointing") else 0.0
+        # Not the trainer's: its own U-Net, which the fast one replaces, knows all or nothing.
+        choices.append(Choice("computed_again", share, _needed(options, batch, pixels, share, gpus, "fast")))
+    choices += [
         *_caching(options),
     ]
     if not any(options.get(name) for name in ("sdpa", "xformers", "mem_eff_attn")):
@@ -189,6 +191,7 @@ def execution(
         choices.append(
             Choice("lowram", True, "the checkpoint goes straight to the GPU, which has room for it")
         )
+    if gpus.memory_gib >= LEAST_FOR_SEVERAL_LATENTS:
         choices.append(Choice("vae_batch_size", 4, "latents are cached four at a time"))
     workers = max(1, min(8, cpus // max(1, gpus.count) // 2))
     choices.append(Choice("max_data_loader_n_workers", workers, f"{cpus} CPUs for {gpus.count} GPUs"))
@@ -196,8 +199,17 @@ def execution(
     return Recipe(tuple(choice for choice in choices if choice.option not in chosen_by_user))
 
 
+def _needed(
+    options: Mapping[str, Any], batch: int, pixels: int, again: float, gpus: Gpus, execution: str
+) -> str:
+    needed = memory_gib(options, batch, pixels, again, execution)
+    return f"so batch {batch} takes {needed:.0f} of {gpus.memory_gib:.0f} GiB in the {execution} U-Net"
+
+
 # U-Net, both text encoders and the VAE in half precision take 6.9 GB; the caching passes a few more.
 LEAST_FOR_STRAIGHT_LOADING = 15.0
+# The VAE in fp32 takes 3 GiB for one image of 1024 x 1024, and 12.6 for four.
+LEAST_FOR_SEVERAL_LATENTS = 30.0
 
 
 def _caching(options: Mapping[str, Any]) -> list[Choice]:

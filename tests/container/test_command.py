@@ -101,21 +101,26 @@ def test_without_a_gpu_the_script_runs_in_plain_python() -> None:
     assert arguments == ["python3", "/k/s.py", "--config_file", "/c.toml"]
 
 
-def test_one_gpu_is_launched_by_accelerate_with_precision_and_threads_set() -> None:
+def test_one_gpu_needs_no_launcher() -> None:
     arguments = launch_arguments(Path("/k/s.py"), Path("/c.toml"), OPTIONS, machine(gpus=1))
 
-    assert arguments[:3] == ["python3", "-m", "accelerate.commands.launch"]
-    assert "--multi_gpu" not in arguments
-    pairs = dict(zip(arguments[3:-4:2], arguments[4:-4:2], strict=True))
+    assert arguments == ["python3", str(TRAINER_PROCESS), "/k/s.py", "--config_file", "/c.toml"]
+    assert TRAINER_PROCESS.is_file()
+
+
+def test_gpus_of_one_host_are_launched_by_accelerate_with_precision_and_threads_set() -> None:
+    arguments = launch_arguments(Path("/k/s.py"), Path("/c.toml"), OPTIONS, machine(gpus=2))
+
+    assert arguments[:4] == ["python3", "-m", "accelerate.commands.launch", "--multi_gpu"]
+    pairs = dict(zip(arguments[4:-4:2], arguments[5:-4:2], strict=True))
     assert pairs == {
-        "--num_processes": "1",
+        "--num_processes": "2",
         "--num_machines": "1",
         "--mixed_precision": "bf16",
-        "--num_cpu_threads_per_process": "8",
+        "--num_cpu_threads_per_process": "4",
         "--dynamo_backend": "no",
     }
     assert arguments[-4:] == [str(TRAINER_PROCESS), "/k/s.py", "--config_file", "/c.toml"]
-    assert TRAINER_PROCESS.is_file()
 
 
 @pytest.mark.parametrize(

@@ -293,7 +293,9 @@ def test_killing_the_entry_point_outright_leaves_no_trainer_behind_its_launcher(
     commands = tmp_path / "packages" / "accelerate" / "commands"
     commands.mkdir(parents=True)
     (commands / "launch.py").write_text(LAUNCHER, encoding="utf-8")
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: one'\n", encoding="utf-8")
+    (tmp_path / "nvidia-smi").write_text(
+        "#!/bin/sh\necho 'GPU 0: one'\necho 'GPU 1: two'\n", encoding="utf-8"
+    )
     (tmp_path / "nvidia-smi").chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,40 +142,54 @@ class Root:
     def run(self, stop_at: str | None = None, number: int = signal.SIGTERM, limit: float = 400.0) -> Run:
         """The entry point in a process, as SageMaker runs it; gets the signal once a line matches `stop_at`."""
         (self.path / "output" / "failure").unlink(missing_ok=True)
-        began = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, TRAIN],
-            env={
-                **os.environ,
-                "TRAINING_ROOT": str(self.path),
-                "KOHYA_HOME": str(self.bench.kohya_home),
-                "KOHYA_VERSION": "v25.2.2",
-                "TOKENIZER_CACHE_DIR": str(self.bench.tokenizers),
-                "PYTHONDONTWRITEBYTECODE": "1",
-                **self.variables,
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-        )
-        assert process.stdout is not None  # PIPE was asked for
-        lines: list[str] = []
-        times: list[float] = []
-        with (self.path / "log.txt").open("a", encoding="utf-8") as log:
-            for line in process.stdout:
-                lines.append(line.rstrip("\n"))
-                times.append(time.monotonic() - began)
-                log.write(f"{times[-1]:8.2f} {line}")
-                if stop_at and re.search(stop_at, line):
-                    stop_at = None
-                    process.send_signal(number)
-                if times[-1] > limit:
-                    process.kill()
-        code = process.wait()
+        variables = {
+            **os.environ,
+            "TRAINING_ROOT": str(self.path),
+            "KOHYA_HOME": str(self.bench.kohya_home),
+            "KOHYA_VERSION": "v25.2.2",
+            "TOKENIZER_CACHE_DIR": str(self.bench.tokenizers),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **self.variables,
+        }
+        run = followed([sys.executable, str(TRAIN)], variables, self.path / "log.txt", stop_at, number, limit)
         failure = self.path / "output" / "failure"
         text = failure.read_text(encoding="utf-8") if failure.exists() else ""
-        return Run(code, lines, times, text, time.monotonic() - began)
+        return replace(run, failure=text)
+
+
+def followed(
+    command: list[str],
+    variables: dict[str, str],
+    log_file: Path,
+    stop_at: str | None = None,
+    number: int = signal.SIGTERM,
+    limit: float = 400.0,
+) -> Run:
+    """A process with the second at which each of its lines came; it gets the signal once a line matches `stop_at`."""
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    )
+    assert process.stdout is not None  # PIPE was asked for
+    lines: list[str] = []
+    times: list[float] = []
+    with log_file.open("a", encoding="utf-8") as log:
+        for line in process.stdout:
+            lines.append(line.rstrip("\n"))
+            times.append(time.monotonic() - began)
+            log.write(f"{times[-1]:8.2f} {line}")
+            if stop_at and re.search(stop_at, line):
+                stop_at = None
+                process.send_signal(number)
+            if times[-1] > limit:
+                process.kill()
+    code = process.wait()
+    return Run(code, lines, times, "", time.monotonic() - began)
 
 
 def preset(name: str) -> dict[str, Any]:

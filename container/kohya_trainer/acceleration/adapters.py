@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 # In an adapter's __dict__, so that neither state_dict nor parameters() sees them.
 DOWN, UP = "down_in_compute_dtype", "up_in_compute_dtype"
@@ -33,7 +33,7 @@ class _Adapted(torch.autograd.Function):
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
         inner = rows @ down.t()
-        out = F.linear(rows, weight, bias).addmm_(inner, up.t())
+        out = functional.linear(rows, weight, bias).addmm_(inner, up.t())
         ctx.save_for_backward(rows, inner, weight, down, up)
         return out.view(*x.shape[:-1], -1)
 
@@ -53,7 +53,7 @@ class AdaptedLinear(nn.Linear):
     belong to the network, which is prepared, clipped and saved on its own.
     """
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # the name is nn.Linear's
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002, nn.Linear's name for it
         adapter = self.__dict__["adapter"].__dict__
         out: torch.Tensor = _Adapted.apply(input, self.weight, self.bias, adapter[DOWN], adapter[UP])
         return out

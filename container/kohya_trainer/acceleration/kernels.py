@@ -4,6 +4,7 @@ For frozen layers: normalisations have no gradients of their own weights. Sums a
 autograd function beside it; images lie in memory channels last, seen here as (images, pixels, channels).
 """
 
+# ruff: noqa: N803, constants of a kernel are written in capitals
 from typing import Any
 
 import torch
@@ -68,9 +69,9 @@ def _add_norm(
     inside = column < width
     x = tl.load(hidden + row * width + column, mask=inside, other=0.0)
     if ADDS:
-        x = (x.to(tl.float32) + tl.load(update + row * width + column, mask=inside, other=0.0).to(tl.float32)).to(
-            x.dtype
-        )
+        x = (
+            x.to(tl.float32) + tl.load(update + row * width + column, mask=inside, other=0.0).to(tl.float32)
+        ).to(x.dtype)
         tl.store(total + row * width + column, x, mask=inside)
     x = x.to(tl.float32)
     mean = tl.sum(x, 0) / width
@@ -149,7 +150,9 @@ def _sigmoid(x):
 
 
 @triton.jit
-def _channel_sums(x, shifts, sums, pixels, channels, CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _channel_sums(
+    x, shifts, sums, pixels, channels, CHUNK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
     """Of each channel over a chunk of one image's pixels: x + shift and its square."""
     image, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
@@ -172,7 +175,9 @@ def _channel_sums(x, shifts, sums, pixels, channels, CHUNK: tl.constexpr, ROWS: 
 
 
 @triton.jit
-def _scaled(x, scales, shifts, out, pixels, channels, SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def _scaled(
+    x, scales, shifts, out, pixels, channels, SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+):
     image = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
@@ -281,13 +286,13 @@ class GroupNorm(torch.autograd.Function):
         out = torch.empty_like(x)
         grid = (images, triton.cdiv(pixels, _ROWS), blocks)
         _scaled[grid](x, scales, shifts, out, pixels, channels, SILU=silu, ROWS=_ROWS, COLUMNS=_COLUMNS)
-        ctx.save_for_backward(x, weight, mean, inverse, centred, scales, shifts)
+        ctx.save_for_backward(x, weight, inverse, centred, scales, shifts)
         ctx.silu = silu
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[Any, ...]:
-        x, weight, mean, inverse, centred, scales, shifts = ctx.saved_tensors
+        x, weight, inverse, centred, scales, shifts = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         images, channels, pixels = x.shape[0], x.shape[1], x.shape[2] * x.shape[3]
         chunks, blocks = triton.cdiv(pixels, _CHUNK), triton.cdiv(channels, _COLUMNS)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
 try:
     from kohya_trainer.acceleration import kernels
@@ -24,7 +24,7 @@ def geglu(projected: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = kernels.Geglu.apply(projected)
         return out
     value, gate = projected.chunk(2, dim=-1)
-    return value * F.gelu(gate)
+    return value * functional.gelu(gate)
 
 
 def add_norm(
@@ -38,7 +38,7 @@ def add_norm(
         return pair
     if update is not None:
         hidden = hidden + update
-    return hidden, F.layer_norm(hidden, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return hidden, functional.layer_norm(hidden, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 def group_norm(x: torch.Tensor, shift: torch.Tensor | None, norm: Any, silu: bool) -> torch.Tensor:
@@ -48,5 +48,5 @@ def group_norm(x: torch.Tensor, shift: torch.Tensor | None, norm: Any, silu: boo
         return out
     if shift is not None:
         x = x + shift[:, :, None, None]
-    normed = F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
-    return F.silu(normed) if silu else normed
+    normed = functional.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+    return functional.silu(normed) if silu else normed

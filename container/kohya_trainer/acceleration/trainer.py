@@ -4,20 +4,24 @@ Anything else (another version, another network, another kind of attention) trai
 why. `KOHYA_ACCELERATION` carries the settings: {"again": 0.0, "graphs": true}; "off" or nothing switches it off.
 """
 
+import contextlib
 import functools
 import hashlib
 import inspect
 import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 # Over the sources of what the fast U-Net does in its own way; see `sources`. sd-scripts 2e0fcc5 (kohya_ss v25.2.2).
-KNOWN_SOURCES = frozenset({"@"})
+KNOWN_SOURCES = frozenset({"8a267165528b9ed4e4556fa5af31000f2e8724dc42fdd7a0600971a6f69bf3a9"})
 
 
 def install(settings: str) -> None:
     """Before the trainer's script runs; its folder is the first on sys.path."""
+    wanted = json.loads(settings)
+    answer = hashed_early(wanted.get("base_model"))
     try:
         import train_network
         from library import train_util
@@ -26,13 +30,14 @@ def install(settings: str) -> None:
     except (ImportError, AttributeError) as error:
         say(f"not for this version of the trainer ({error})")
         return
-    train_util.calculate_sha256 = hashed_early(train_util.calculate_sha256)
+    calculate = train_util.calculate_sha256
+    train_util.calculate_sha256 = lambda filename: answer(filename) or calculate(filename)
 
     @functools.wraps(hook)
     def prepare_unet(trainer: Any, args: Any, accelerator: Any, unet: Any) -> Any:
         prepared = hook(trainer, args, accelerator, unet)
         try:
-            if reason := accelerate(prepared, args, json.loads(settings)):
+            if reason := accelerate(prepared, args, wanted):
                 say(f"not used, because {reason}")
         except Exception as error:  # whatever it is, the trainer itself can train
             say(f"not used, because it failed ({type(error).__name__}: {error})")
@@ -69,8 +74,14 @@ def accelerate(unet: Any, args: Any, settings: dict[str, Any]) -> str | None:
     text_learns = not args.network_train_unet_only
     fast = FastUNet(unet, adapters, settings["again"], text_learns, settings.get("graphs", True))
     unet.forward = lambda *given, **named: fast(*given, **named).float()
-    kept = f"{settings['again']:.0%} of the blocks computed again" if settings["again"] else "all activations kept"
-    say(f"fast U-Net with {len(adapters)} adapters, {kept}, {'CUDA graphs' if fast.graphs else 'no CUDA graphs'}")
+    kept = (
+        f"{settings['again']:.0%} of the blocks computed again"
+        if settings["again"]
+        else "all activations kept"
+    )
+    say(
+        f"fast U-Net with {len(adapters)} adapters, {kept}, {'CUDA graphs' if fast.graphs else 'no CUDA graphs'}"
+    )
     return None
 
 
@@ -84,29 +95,34 @@ def adapters_of(unet: Any) -> list[Any]:
 def sources(unet: Any, adapters: list[Any]) -> str:
     """One digest of the code that is replaced."""
     module = inspect.getmodule(type(unet))
-    names = ("ResnetBlock2D", "BasicTransformerBlock", "CrossAttention", "Transformer2DModel", "GEGLU", "FeedForward")
+    names = (
+        "ResnetBlock2D",
+        "BasicTransformerBlock",
+        "CrossAttention",
+        "Transformer2DModel",
+        "GEGLU",
+        "FeedForward",
+    )
     names += ("Upsample2D", "Downsample2D", "GroupNorm32", "get_timestep_embedding")
     parts: list[Any] = [getattr(module, name) for name in names]
     parts += [type(unet).forward, *({type(adapter).forward for adapter in adapters})]
     return hashlib.sha256("".join(inspect.getsource(part) for part in parts).encode()).hexdigest()
 
 
-def hashed_early(calculate: Callable[[str], str], path: str | None = None) -> Callable[[str], str]:
-    """`calculate` with the answer for `path`, which a thread begins to work out at once."""
-    answers: dict[str, str] = {}
+def hashed_early(path: str | None) -> Callable[[str], str | None]:
+    """The sha256 of `path`, worked out beside everything else; the trainer waits for it before the first step."""
+    found: dict[str, str] = {}
 
     def work() -> None:
-        assert path is not None
-        answers[path] = calculate(path)
+        with contextlib.suppress(OSError), Path(str(path)).open("rb") as file:
+            found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
 
     thread = threading.Thread(target=work, daemon=True)
-    if path:
-        thread.start()
+    thread.start()
 
-    @functools.wraps(calculate)
-    def answer(filename: str) -> str:
+    def answer(filename: str) -> str | None:
         if filename == path:
             thread.join()
-        return answers.get(filename) or calculate(filename)
+        return found.get(filename)
 
     return answer

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from kohya_trainer.acceleration import adapters as lora
@@ -28,7 +28,7 @@ def attend(layer: Any, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         projected.unflatten(2, (layer.heads, -1)).transpose(1, 2)
         for projected in (layer.to_q(x), layer.to_k(context), layer.to_v(context))
     )
-    out = F.scaled_dot_product_attention(q, k, v)
+    out = functional.scaled_dot_product_attention(q, k, v)
     return layer.to_out[0](out.transpose(1, 2).flatten(2))
 
 
@@ -46,7 +46,7 @@ def residual_block(block: Any, x: torch.Tensor, embedding: torch.Tensor) -> torc
     """ResnetBlock2D.forward_body; the first convolution's bias and the embedding go into the second norm."""
     first, second = block.in_layers[2], block.out_layers[3]
     hidden = group_norm(x, None, block.in_layers[0], silu=True)
-    hidden = F.conv2d(hidden, first.weight, None, first.stride, first.padding)
+    hidden = functional.conv2d(hidden, first.weight, None, first.stride, first.padding)
     shift = block.emb_layers(embedding) + first.bias
     if shift.requires_grad:  # text encoders learn, too
         hidden, shift = hidden + shift[:, :, None, None], None
@@ -81,7 +81,9 @@ class FastUNet:
             for index, block in enumerate(blocks)
             if int((index + 1) * again + 1e-6) > int(index * again + 1e-6)
         }
-        parameters = [weight for adapter in adapters for weight in (adapter.lora_down.weight, adapter.lora_up.weight)]
+        parameters = [
+            weight for adapter in adapters for weight in (adapter.lora_down.weight, adapter.lora_up.weight)
+        ]
         self.graphs = Graphs(self._forward, parameters) if with_graphs and not text_learns else None
         lora.fold(adapters)
         unet.to(memory_format=torch.channels_last)
@@ -143,7 +145,7 @@ class FastUNet:
             elif name == TRANSFORMER:
                 hidden = self._transformer(layer, hidden, context)
             elif name == "Upsample2D":
-                hidden = layer.conv(F.interpolate(hidden, scale_factor=2.0, mode="nearest"))
+                hidden = layer.conv(functional.interpolate(hidden, scale_factor=2.0, mode="nearest"))
             elif name == "Downsample2D":
                 hidden = layer.op(hidden)
             else:
