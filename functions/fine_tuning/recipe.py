@@ -173,7 +173,9 @@ def execution(
     """
     batch = int(options.get("train_batch_size", 1))
     whole = computed_again(options, batch, pixels, gpus.memory_gib, "plain") > 0
-    choices = [Choice("gradient_checkpointing", whole, _needed(options, batch, pixels, float(whole), gpus, "plain"))]
+    choices = [
+        Choice("gradient_checkpointing", whole, _needed(options, batch, pixels, float(whole), gpus, "plain"))
+    ]
     if accelerated:
         share = computed_again(options, batch, pixels, gpus.memory_gib)
         if "gradient_checkpointing" in chosen_by_user:

@@ -117,7 +117,7 @@ def test_gpus_of_one_host_are_launched_by_accelerate_with_precision_and_threads_
         "--num_processes": "2",
         "--num_machines": "1",
         "--mixed_precision": "bf16",
-        "--num_cpu_threads_per_process": "4",
+        "--num_cpu_threads_per_process": "8",
         "--dynamo_backend": "no",
     }
     assert arguments[-4:] == [str(TRAINER_PROCESS), "/k/s.py", "--config_file", "/c.toml"]

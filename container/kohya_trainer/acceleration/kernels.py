@@ -137,8 +137,9 @@ class AddNorm(torch.autograd.Function):
         total, weight, means, inverses = ctx.saved_tensors
         out, of_normed = torch.empty_like(total), of_normed.contiguous()
         has_total = of_total is not None
+        carried = of_normed if of_total is None else of_total.contiguous()
         _add_norm_backward[(means.numel(),)](
-            total, weight, means, inverses, of_total.contiguous() if has_total else of_normed, of_normed, out,
+            total, weight, means, inverses, carried, of_normed, out,
             total.shape[-1], ADDS=has_total, SIZE=ctx.size,
         )  # fmt: skip
         return out, out if ctx.adds else None, None, None, None

@@ -71,6 +71,8 @@ def accelerate(unet: Any, args: Any, settings: dict[str, Any]) -> str | None:
         return reason
     if not all(part.use_sdpa for part in unet.modules() if type(part).__name__ == "CrossAttention"):
         return "another attention than SDPA was chosen"
+    if reason := cannot_compile(dtype):
+        return reason
     text_learns = not args.network_train_unet_only
     fast = FastUNet(unet, adapters, settings["again"], text_learns, settings.get("graphs", True))
     unet.forward = lambda *given, **named: fast(*given, **named).float()
@@ -85,6 +87,19 @@ def accelerate(unet: Any, args: Any, settings: dict[str, Any]) -> str | None:
     return None
 
 
+def cannot_compile(dtype: Any) -> str | None:
+    """Triton's kernels need a C compiler beside the driver; it is asked before anything rests on them."""
+    import torch
+
+    try:
+        from kohya_trainer.acceleration import kernels
+
+        kernels.Geglu.apply(torch.zeros((1, 64), dtype=dtype, device="cuda"))
+    except Exception as error:
+        return f"Triton compiles no kernel ({type(error).__name__}: {str(error).splitlines()[:1]})"
+    return None
+
+
 def adapters_of(unet: Any) -> list[Any]:
     """The trainer's LoRA modules, each found as the owner of its layer's `forward`."""
     forwards = [layer.__dict__.get("forward") for layer in unet.modules()]
@@ -95,15 +110,8 @@ def adapters_of(unet: Any) -> list[Any]:
 def sources(unet: Any, adapters: list[Any]) -> str:
     """One digest of the code that is replaced."""
     module = inspect.getmodule(type(unet))
-    names = (
-        "ResnetBlock2D",
-        "BasicTransformerBlock",
-        "CrossAttention",
-        "Transformer2DModel",
-        "GEGLU",
-        "FeedForward",
-    )
-    names += ("Upsample2D", "Downsample2D", "GroupNorm32", "get_timestep_embedding")
+    names: list[str] = ["ResnetBlock2D", "BasicTransformerBlock", "CrossAttention", "Transformer2DModel"]
+    names += ["GEGLU", "FeedForward", "Upsample2D", "Downsample2D", "GroupNorm32", "get_timestep_embedding"]
     parts: list[Any] = [getattr(module, name) for name in names]
     parts += [type(unet).forward, *({type(adapter).forward for adapter in adapters})]
     return hashlib.sha256("".join(inspect.getsource(part) for part in parts).encode()).hexdigest()

@@ -1,0 +1,133 @@
+"""The fast U-Net against the trainer's own, on a small one of its classes; needs torch and Triton, which are no part of
+the test environment, and a checkout of sd-scripts 2e0fcc5 in SD_SCRIPTS (docs/gpu-verification.md).
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+SD_SCRIPTS = os.environ.get("SD_SCRIPTS")
+needs_trainer = pytest.mark.skipif(not SD_SCRIPTS, reason="SD_SCRIPTS names no checkout")
+os.environ["TRITON_INTERPRET"] = "1"
+
+
+def difference(got: Any, expected: Any) -> float:
+    return float((got - expected).norm() / expected.norm())
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Any]]:
+    """Builds a U-Net a tenth as wide, and its LoRA with weights that do something."""
+    monkeypatch.setattr(sys, "path", [str(SD_SCRIPTS), *sys.path])
+    from library import sdxl_original_unet
+    from networks.lora import LoRANetwork
+
+    for name, value in {"MODEL_CHANNELS": 32, "TIME_EMBED_DIM": 128, "ADM_IN_CHANNELS": 64}.items():
+        monkeypatch.setattr(sdxl_original_unet, name, value)
+
+    def build(dtype: Any = torch.float32) -> tuple[Any, Any]:
+        torch.manual_seed(0)
+        unet = sdxl_original_unet.SdxlUNet2DConditionModel()
+        unet.set_use_sdpa(True)
+        unet.requires_grad_(False).to(dtype).eval()
+        network = LoRANetwork([], unet, lora_dim=4, alpha=2, is_sdxl=True)
+        network.apply_to([], unet, False, True)
+        for adapter in network.unet_loras:
+            torch.nn.init.normal_(adapter.lora_up.weight, std=0.02)
+        network.requires_grad_(True).train()
+        return unet, network
+
+    return build
+
+
+def gradients(forward: Any, network: Any, dtype: Any = torch.float32) -> Any:
+    random = torch.Generator().manual_seed(1)
+    x, context, y = (
+        torch.randn(*shape, generator=random).to(dtype) for shape in ((2, 4, 16, 16), (2, 77, 2048), (2, 64))
+    )
+    network.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+        out = forward(x.requires_grad_(True), torch.tensor([10, 500]), context, y)
+    (out.float() ** 2).mean().backward()
+    return torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+
+
+@needs_trainer
+@pytest.mark.parametrize("again", [0.0, 0.5, 1.0])
+def test_gradients_are_the_trainers(trainer: Any, again: float) -> None:
+    from kohya_trainer.acceleration.unet import FastUNet
+
+    unet, network = trainer()
+    expected = gradients(unet.forward, network)
+    fast = FastUNet(unet, network.unet_loras, again)
+    assert difference(gradients(fast, network), expected) < 1e-4
+    fast.restore()
+    assert difference(gradients(unet.forward, network), expected) == 0
+
+
+@needs_trainer
+def test_in_bf16_it_is_no_further_from_fp32_than_the_trainer_is(trainer: Any) -> None:
+    from kohya_trainer.acceleration.unet import FastUNet
+
+    unet, network = trainer()
+    exact = gradients(unet.forward, network)
+    unet, network = trainer(torch.bfloat16)
+    trainers = difference(gradients(unet.forward, network, torch.bfloat16), exact)
+    fast = FastUNet(unet, network.unet_loras)
+    assert difference(gradients(fast, network, torch.bfloat16), exact) < 1.1 * trainers
+
+
+@needs_trainer
+def test_the_code_that_is_replaced_is_the_known_one(trainer: Any) -> None:
+    from kohya_trainer.acceleration.trainer import KNOWN_SOURCES, adapters_of, sources
+
+    unet, _ = trainer()
+    assert len(adapters_of(unet)) == 722
+    assert sources(unet, adapters_of(unet)) in KNOWN_SOURCES
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize("shifted", [True, False])
+def test_the_group_norm_kernel(monkeypatch: pytest.MonkeyPatch, silu: bool, shifted: bool) -> None:
+    norm = torch.nn.GroupNorm(32, 160).requires_grad_(False)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = (torch.randn(2, 160, 17, 20) + 0.5).contiguous(memory_format=torch.channels_last)
+    shift = torch.randn(2, 160) if shifted else None
+    _same(monkeypatch, lambda operations, value: operations.group_norm(value, shift, norm, silu), x)
+
+
+def test_the_geglu_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    _same(monkeypatch, lambda operations, value: operations.geglu(value), torch.randn(3, 5, 80))
+
+
+def test_the_layer_norm_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    norm = torch.nn.LayerNorm(80).requires_grad_(False)
+    torch.nn.init.normal_(norm.weight)
+    update = torch.randn(2, 7, 80)
+    _same(
+        monkeypatch,
+        lambda operations, value: sum(operations.add_norm(value, update, norm)),
+        torch.randn(2, 7, 80),
+    )
+
+
+def _same(monkeypatch: pytest.MonkeyPatch, function: Callable[[Any, Any], Any], x: Any) -> None:
+    """Result and gradient with the kernel, interpreted, and with torch's own operations."""
+    from kohya_trainer.acceleration import operations
+
+    found = []
+    for interpreted in (False, True):
+        monkeypatch.setattr(operations, "WITHOUT_GPU", interpreted)
+        value = x.clone().requires_grad_(True)
+        out = function(operations, value)
+        weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+        (out * weights).sum().backward()
+        found.append((out.detach(), value.grad))
+    for expected, got in zip(*found, strict=True):
+        assert difference(got, expected) < 1e-5
