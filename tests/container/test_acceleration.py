@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 SD_SCRIPTS = os.environ.get("SD_SCRIPTS")
 needs_trainer = pytest.mark.skipif(not SD_SCRIPTS, reason="SD_SCRIPTS names no checkout")
-os.environ["TRITON_INTERPRET"] = "1"
 
 
 def difference(got: Any, expected: Any) -> float:
