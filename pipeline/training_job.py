@@ -20,7 +20,11 @@ METRIC_DEFINITIONS = (
     {"Name": "train:step", "Regex": r"progress step=([0-9]+)"},
     {"Name": "train:total", "Regex": r" total=([0-9]+)"},
     {"Name": "train:loss", "Regex": r" loss=([0-9.eE+-]+|nan|inf)"},
+    {"Name": "train:learning_rate", "Regex": r" lr=([0-9.eE+-]+)"},
+    {"Name": "train:images_per_second", "Regex": r" images_per_second=([0-9.eE+-]+)"},
+    {"Name": "train:gpu_memory_gib", "Regex": r" gpu_memory_gib=([0-9.]+)"},
     {"Name": "train:eta_seconds", "Regex": r" eta_seconds=([0-9.]+)"},
+    {"Name": "validation:loss", "Regex": r" validation_loss=([0-9.eE+-]+)"},
 )
 
 

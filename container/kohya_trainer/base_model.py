@@ -2,14 +2,16 @@
 revision.
 """
 
+import json
 import subprocess
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kohya_trainer.environment import Environment
-from kohya_trainer.errors import BaseModelError
+from kohya_trainer.errors import BaseModelError, CorruptBaseModelError
 from kohya_trainer.failure import classify
 from kohya_trainer.inputs import BaseModel
 from kohya_trainer.staging import sha256_of
@@ -26,6 +28,8 @@ else:
     wanted = ["*.json", "*.txt", "*.safetensors"]
     print(hub.snapshot_download(model, revision=revision, allow_patterns=wanted, local_dir=folder))
 """
+# Beside the base model in its folder, this is the VAE that is trained with in place of the model's own.
+VAE = "vae.safetensors"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -33,17 +37,19 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 class LoadedBaseModel:
     """`name`: pretrained_model_name_or_path; `record` is for provenance.json, `variables` for Kohya.
 
-    `digest` is the sha256 of a channel's file. It is computed while the trainer starts, which takes longer.
+    `vae` is a file that replaces the model's own. The digests, by their place in the record, are computed while
+    the trainer starts, which takes longer.
     """
 
     name: str | None
     record: dict[str, Any]
     variables: dict[str, str]
-    digest: Future[str] | None = None
+    digests: Mapping[str, Future[str]] = field(default_factory=dict)
+    vae: str | None = None
 
     def told(self) -> dict[str, Any]:
-        """`record` with the digest, waited for; raises OSError when the file could not be read."""
-        return {**self.record, "sha256": self.digest.result()} if self.digest else self.record
+        """`record` with the digests, waited for; raises OSError when a file could not be read."""
+        return {**self.record, **{name: digest.result() for name, digest in self.digests.items()}}
 
 
 def load_base_model(
@@ -56,24 +62,52 @@ def load_base_model(
         return LoadedBaseModel(configured, {"kind": "configured", "id": configured}, {})
     record = {"kind": wanted.kind, "id": wanted.id, "revision": wanted.revision, "file": wanted.file}
     if wanted.kind == "channel":
-        path = _in_channel(environment.folders.base_model, wanted.file)
-        with_file = {**record, "file": path.name}
-        return LoadedBaseModel(str(path), with_file, dict(OFFLINE), _in_background(path))
+        path, vae = _in_channel(environment.folders.base_model, wanted.file)
+        told, digests = {**record, "file": path.name}, {"sha256": _in_background(path)}
+        if vae:
+            told["vae"], digests["vae_sha256"] = vae.name, _in_background(vae)
+        return LoadedBaseModel(str(path), told, dict(OFFLINE), digests, str(vae) if vae else None)
     if environment.rehearsal or not (wanted.revision or wanted.file):
         return LoadedBaseModel(wanted.id, record, {})
-    return LoadedBaseModel(_fetched(wanted, environment), record, {})
+    fetched = Path(_fetched(wanted, environment))
+    digests = {"sha256": _in_background(fetched)} if fetched.is_file() else {}
+    return LoadedBaseModel(str(fetched), record, {}, digests)
 
 
-def _in_channel(folder: Path, file: str | None) -> Path:
+def _in_channel(folder: Path, file: str | None) -> tuple[Path, Path | None]:
+    """The base model and, if there is one, the VAE beside it."""
     remedy = "Put one .safetensors of SDXL under models/ in the bucket and name it as base_model."
-    candidates = [folder / Path(file).name] if file else sorted(folder.glob("*.safetensors"))
+    vae = folder / VAE
+    found = [path for path in sorted(folder.glob("*.safetensors")) if path != vae]
+    candidates = [folder / Path(file).name] if file else found
     if len(candidates) != 1 or not candidates[0].is_file():
-        raise BaseModelError(f"The model channel does not hold {file or 'exactly one .safetensors'}.", remedy)
-    if candidates[0].suffix != ".safetensors":
-        raise BaseModelError(
-            f"{candidates[0].name} is not a .safetensors; other formats can run code.", remedy
+        present = ", ".join(sorted(path.name for path in folder.glob("*"))[:10]) or "nothing"
+        wanted = file or "exactly one .safetensors"
+        raise BaseModelError(f"The model channel does not hold {wanted}; it holds {present}.", remedy)
+    for path in (candidates[0], vae):
+        _require_safetensors(path, remedy)
+    return candidates[0], vae if vae.is_file() else None
+
+
+def _require_safetensors(path: Path, remedy: str) -> None:
+    """By its name and its header: other formats can run code, and a cut upload is told before a GPU is busy."""
+    if path.suffix != ".safetensors":
+        raise BaseModelError(f"{path.name} is not a .safetensors; other formats can run code.", remedy)
+    if not path.is_file():
+        return
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if 0 < length <= size - 8 else b""
+    try:
+        entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
+        end = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries), default=0)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        raise CorruptBaseModelError(f"{path.name} is damaged: it has no header of a .safetensors.") from None
+    if end != size:
+        raise CorruptBaseModelError(
+            f"{path.name} is damaged: it has {size} bytes, its header tells of {end}."
         )
-    return candidates[0]
 
 
 def _in_background(path: Path) -> Future[str]:

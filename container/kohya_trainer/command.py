@@ -98,10 +98,12 @@ def final_options(
     save_every: int,
     sample_at_end: int | None,
     resume: ResumePoint | None,
+    hooked: bool,
 ) -> dict[str, Any]:
     """`options` with everything that this run decides itself: paths, format, checkpoints, samples, the
     step to go on from.
 
+    save_every: steps between the trainer's own states; the hooks, where there are any, save them instead.
     sample_at_end: the last step, at which the prompts are drawn when no interval is configured.
     """
     final = {
@@ -114,9 +116,13 @@ def final_options(
         "output_dir": str(paths.output),
         "output_name": output_name,
         "save_model_as": "safetensors",
-        "save_state": True,
+        "save_state": not hooked,
     }
-    final.setdefault("save_every_n_steps", save_every)
+    if hooked:
+        for name in ("save_state_on_train_end", "save_last_n_epochs_state", "save_last_n_steps_state"):
+            final.pop(name, None)
+    else:
+        final.setdefault("save_every_n_steps", save_every)
     if "logging_dir" in options:  # only then: it switches tensorboard on, whose files nobody reads here
         final["logging_dir"] = str(paths.logs)
     if paths.regularization:
@@ -148,14 +154,11 @@ def launch_arguments(
 
     accelerate sets nothing for one process that the trainer does not set itself, and takes seconds to import torch.
     """
-    trainer = [str(script), "--config_file", str(config_file)]
-    if not machine.gpus:
-        return [machine.python, *trainer]
+    trainer = [str(TRAINER_PROCESS), str(script), "--config_file", str(config_file)]
     processes = len(machine.gpus) * len(machine.hosts)
-    if processes == 1:
-        return [machine.python, str(TRAINER_PROCESS), *trainer]
+    if processes <= 1:
+        return [machine.python, *trainer]
     threads = max(1, min(MOST_THREADS_PER_PROCESS, machine.cpus // len(machine.gpus)))
-    launcher = [machine.python, "-m", "accelerate.commands.launch"]
     settings = {
         "num_processes": processes,
         "num_machines": len(machine.hosts),
@@ -170,9 +173,10 @@ def launch_arguments(
             "main_process_port": RENDEZVOUS_PORT,
         }
     return [
-        *launcher,
+        machine.python,
+        "-m",
+        "accelerate.commands.launch",
         "--multi_gpu",
         *(text for name, value in settings.items() for text in (f"--{name}", str(value))),
-        str(TRAINER_PROCESS),
         *trainer,
     ]

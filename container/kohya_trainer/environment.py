@@ -18,6 +18,10 @@ from kohya_trainer.errors import InvalidConfigurationError
 DEFAULT_KOHYA_VERSION = "v25.2.2"
 # The CPU stand-in names itself with this file, so that a machine with GPUs rehearses without accelerate.
 REHEARSAL_MARKER = "REHEARSAL.md"
+# The trainers whose loop the hooks know; of any other one what it prints is all there is.
+HOOKED_VERSIONS = frozenset({"v25.2.2"})
+# Without any output: the slowest silent part, loading a checkpoint from a cold disk, takes a few minutes.
+STALL_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class Environment:
-    """Everything that a run is told from outside, typed."""
+    """Everything that a run is told from outside, typed.
+
+    `save_every` steps lie between two states, instead of what a save's cost decides; after `stall_seconds` without
+    output the trainer is taken to be stuck.
+    """
 
     folders: Folders
     machine: Machine
@@ -91,6 +99,12 @@ class Environment:
     run_id: str | None
     tokenizer_cache: Path | None
     rehearsal: bool
+    save_every: int | None = None
+    stall_seconds: float = STALL_SECONDS
+
+    @property
+    def hooked(self) -> bool:
+        return self.kohya_version in HOOKED_VERSIONS
 
 
 def read_environment(variables: Mapping[str, str]) -> Environment:
@@ -116,6 +130,8 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         run_id=hyperparameters.get("run_id") or None,
         tokenizer_cache=Path(tokenizers) if tokenizers and Path(tokenizers).is_dir() else None,
         rehearsal=rehearsal,
+        save_every=int(_number(variables, "CHECKPOINT_EVERY_N_STEPS", 0)) or None,
+        stall_seconds=_number(variables, "STALL_SECONDS", STALL_SECONDS),
     )
 
 
@@ -145,6 +161,14 @@ def _machine(resources: Mapping[str, Any], gpus: tuple[str, ...]) -> Machine:
         python=sys.executable,
         instance_type=resources.get("current_instance_type"),
     )
+
+
+def _number(variables: Mapping[str, str], name: str, default: float) -> float:
+    text = variables.get(name) or str(default)
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InvalidConfigurationError(f"{name} is {text!r}, no number.", "Correct or remove it.") from error
 
 
 def _json(path: Path) -> dict[str, Any]:

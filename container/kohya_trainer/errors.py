@@ -50,6 +50,15 @@ class BaseModelError(TrainingError):
     kind = "base-model"
 
 
+class CorruptBaseModelError(BaseModelError):
+    """A file of the model channel is not whole."""
+
+    kind = "corrupt-base-model"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause, "Upload the base model again and check that it is an SDXL .safetensors.")
+
+
 class UnprovedModelError(TrainingError):
     """The trainer ended, but what it wrote is no usable model."""
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kohya_trainer.divergence import RULE
 from kohya_trainer.errors import TrainerFailedError, TrainingError
 
 # SageMaker shows the first 1,024 characters of the file; log lines come after the cause and are cut there.
@@ -12,6 +13,7 @@ LONGEST_CAUSE = 500
 LINES_KEPT = 30
 # The line that names a broken image comes before two tracebacks, the trainer's and its launcher's.
 LINES_CLASSIFIED = 200
+FILES_NAMED = 4
 SIGKILL_CODES = (-9, 137)
 
 
@@ -104,20 +106,40 @@ CLASSES = (
 )
 
 
-def diverged(step: int, loss: float) -> TrainerFailedError:
-    """The watch saw a loss that is not finite."""
+def diverged(
+    step: int, loss: float, files: Sequence[str] = (), kept: int | None = None
+) -> TrainerFailedError:
+    """The watch saw a loss that is not finite; `kept` is the step of the newest state."""
     return TrainerFailedError(
         "not-finite",
-        f"The loss stopped being a number ({loss}) at step {step}.",
+        f"The loss stopped being a number ({loss}) at step {step}{_batch(files)}.{_kept(kept)}",
         "Lower learning_rate, or use mixed_precision = bf16 and no_half_vae = true.",
     )
 
 
-def interrupted(step: int) -> TrainerFailedError:
+def diverging(step: int, loss: float, files: Sequence[str], kept: int | None) -> TrainerFailedError:
+    """The watch saw a loss that grows by its rule."""
+    return TrainerFailedError(
+        "diverging",
+        f"The loss grows instead of falling: {loss:.3g} at step {step}{_batch(files)}; {RULE}.{_kept(kept)}",
+        "Lower learning_rate to a third.",
+    )
+
+
+def stalled(step: int, seconds: float, gpu: str) -> TrainerFailedError:
+    """The trainer has been silent for so long; `gpu` is what nvidia-smi says."""
+    return TrainerFailedError(
+        "stalled",
+        f"The trainer wrote nothing for {seconds:.0f} seconds after step {step} ({gpu or 'no GPU seen'}).",
+        "Start the run again with the same checkpoints; if it stalls again, choose another instance type.",
+    )
+
+
+def interrupted(step: int, kept: int | None = None) -> TrainerFailedError:
     """SageMaker, or a person, ended the job."""
     return TrainerFailedError(
         "interrupted",
-        f"The training was interrupted after step {step}.",
+        f"The training was interrupted after step {step}.{_kept(kept)}",
         "Start it again with the same checkpoints to go on from the last saved state.",
     )
 
@@ -163,6 +185,16 @@ def write_failure(path: Path, error: TrainingError, lines: Sequence[str]) -> Non
     head = f"{error.cause[:LONGEST_CAUSE]}\nRemedy: {error.remedy[:LONGEST_CAUSE]}\n"
     tail = "\n".join(lines[-LINES_KEPT:])
     path.write_text(head + (f"\nLast lines:\n{tail}\n" if tail else ""), encoding="utf-8")
+
+
+def _batch(files: Sequence[str]) -> str:
+    named = ", ".join(files[:FILES_NAMED])
+    more = f" and {len(files) - FILES_NAMED} more" if len(files) > FILES_NAMED else ""
+    return f", in the batch of {named}{more}" if files else ""
+
+
+def _kept(step: int | None) -> str:
+    return "" if step is None else f" The state after step {step} is kept."
 
 
 def _short(text: str) -> str:

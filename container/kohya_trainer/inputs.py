@@ -61,6 +61,11 @@ class Inputs:
     def older_layout(self) -> bool:
         return self.placements is None
 
+    @property
+    def private(self) -> bool:
+        """Prompts, tags and the names of folders stay out of what is delivered and mailed."""
+        return bool(self.plan.get("privacy", False))
+
 
 def load_inputs(folders: Folders) -> Inputs:
     """Raises InvalidConfigurationError when something is missing or malformed."""

@@ -1,5 +1,5 @@
-"""Runs the trainer as a process group: pumps its merged output, forwards signals, bounds memory and
-waiting.
+"""Runs the trainer as a process group: pumps its merged output, lets it save on a signal, bounds memory
+and waiting.
 """
 
 import os
@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from kohya_trainer.trainer_process import die_with_parent
 
-# SageMaker kills 120 s after SIGTERM; what is left is for writing the failure file.
+# SageMaker kills 120 s after SIGTERM. The trainer has this long to reach the end of a step and save its state, …
+SECONDS_TO_SAVE = 85.0
+# … and this long to end; what is left is for the state's marker and the failure file.
 SECONDS_TO_END = 100.0
 # A trainer that is beyond saving (NaN) is not waited for.
 SECONDS_TO_STOP = 5.0
@@ -32,17 +35,29 @@ class Ended:
     seconds: float
 
 
+class Follower(Protocol):
+    """Who follows the trainer."""
+
+    def output(self, chunk: bytes) -> None:
+        """A chunk of what the trainer wrote."""
+
+    def silence(self) -> None:
+        """Nothing has come for SECONDS_OF_SILENCE."""
+
+    def must_stop(self) -> bool:
+        """Going on is useless."""
+
+    def ask_to_save(self) -> bool:
+        """The job is interrupted: whether it is worth waiting for a state."""
+
+    def has_saved(self) -> bool:
+        """The state that was asked for is kept, or cannot be had."""
+
+
 def run_trainer(
-    arguments: Sequence[str],
-    folder: Path,
-    variables: Mapping[str, str],
-    on_output: Callable[[bytes], None],
-    on_silence: Callable[[], None],
-    must_stop: Callable[[], bool],
+    arguments: Sequence[str], folder: Path, variables: Mapping[str, str], follower: Follower
 ) -> Ended:
-    """`on_output` gets each chunk as it arrives, `on_silence` is called when none does; `must_stop` ends
-    the run.
-    """
+    """Until the trainer ends, the follower gives it up, or the job is interrupted."""
     began = time.monotonic()
     process = subprocess.Popen(
         arguments,
@@ -59,20 +74,29 @@ def run_trainer(
     assert process.stdout is not None  # PIPE was asked for
     descriptor = process.stdout.fileno()
     deadline: float | None = None
-    with process.stdout, _forwarded_signals(process) as received:
+    saving_until: float | None = None
+    with process.stdout, _received_signals() as received:
         while True:
             readable, _, _ = select.select([descriptor], [], [], SECONDS_OF_SILENCE)
             chunk = os.read(descriptor, 1 << 16) if readable else b""
             if chunk:
-                on_output(chunk)
+                follower.output(chunk)
             elif readable or process.poll() is not None:
                 # The end of output, or a grandchild that outlives the trainer and holds the pipe.
                 break
             else:
-                on_silence()
-            if deadline is None and (received or must_stop()):
+                follower.silence()
+            now = time.monotonic()
+            if received and saving_until is None:
+                saving_until = now + (SECONDS_TO_SAVE if follower.ask_to_save() else 0)
+            done_saving = saving_until is not None and (follower.has_saved() or now > saving_until)
+            if deadline is None and (follower.must_stop() or done_saving):
                 _signal_group(process, signal.SIGTERM)
-                deadline = time.monotonic() + (SECONDS_TO_END if received else SECONDS_TO_STOP)
+                # A trainer that has saved, or is beyond saving, is not waited for.
+                wait = SECONDS_TO_STOP if follower.must_stop() or follower.has_saved() else SECONDS_TO_END
+                deadline = (
+                    now + wait if saving_until is None else min(now + wait, received[0] + SECONDS_TO_END)
+                )
             if deadline is not None and time.monotonic() > deadline:
                 break
         code = _wait(process, deadline)
@@ -88,15 +112,14 @@ def _wait(process: "subprocess.Popen[bytes]", deadline: float | None) -> int:
 
 
 @contextmanager
-def _forwarded_signals(process: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
-    """SIGTERM and SIGINT go to the trainer's group; the list holds those that arrived."""
-    received: list[int] = []
+def _received_signals() -> Iterator[list[float]]:
+    """When SIGTERM and SIGINT arrived. The trainer does not get them: it would end before it could save."""
+    received: list[float] = []
 
-    def forward(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        _signal_group(process, signal.SIGTERM)
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(time.monotonic())
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield received
     finally:

@@ -66,19 +66,25 @@ class OutputReader:
 
 @dataclass(frozen=True)
 class Progress:
-    """One optimizer step of the whole run, restarts included."""
+    """One optimizer step of the whole run, restarts included; `loss` is smoothed."""
 
     step: int
     total: int
     loss: float
     learning_rate: float | None
     seconds_per_step: float | None
+    images_per_second: float | None = None
+    gpu_gib: float | None = None
 
     def text(self) -> str:
         """The line that the training job's MetricDefinitions parse."""
         parts = [f"step={self.step}", f"total={self.total}", f"loss={self.loss:.6g}"]
         if self.learning_rate is not None:
             parts.append(f"lr={self.learning_rate:.6g}")
+        if self.images_per_second is not None:
+            parts.append(f"images_per_second={self.images_per_second:.4g}")
+        if self.gpu_gib is not None:
+            parts.append(f"gpu_memory_gib={self.gpu_gib:.4g}")
         if self.seconds_per_step is not None:
             remaining = max(0.0, (self.total - self.step) * self.seconds_per_step)
             parts += [f"seconds_per_step={self.seconds_per_step:.4g}", f"eta_seconds={remaining:.0f}"]

@@ -3,12 +3,18 @@ delivered file.
 """
 
 import json
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kohya_trainer.staging import sha256_of
+from kohya_trainer.best_model import BestModel
+from kohya_trainer.environment import Environment
+from kohya_trainer.inputs import Inputs
+from kohya_trainer.model_proof import ProvedModel
+from kohya_trainer.staging import StagedDataset, sha256_of
 
 NAME = "provenance.json"
 SCHEMA_VERSION = 1
@@ -21,6 +27,71 @@ def delivered_files(model: Path) -> list[dict[str, Any]]:
         {"name": path.relative_to(model).as_posix(), "size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in paths
     ]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How the training went; `seconds` of this launch alone, `resumed_after` a step of an earlier one."""
+
+    model: ProvedModel
+    steps: int
+    loss: float | None
+    resumed_after: int | None
+    best: BestModel | None
+    stopped_early: bool
+    seconds: float
+
+
+def gather_facts(
+    environment: Environment,
+    inputs: Inputs,
+    options: Mapping[str, Any],
+    dataset: StagedDataset,
+    base_model: Mapping[str, Any],
+    trained: Trained,
+    began: float,
+) -> dict[str, Any]:
+    """What goes into provenance.json and into the model's own metadata. `began`: seconds since the epoch."""
+    plan, machine, model = inputs.plan, environment.machine, trained.model
+    best = {"step": trained.best.step, "loss": trained.best.loss} if trained.best else None
+    return {
+        "run_id": environment.run_id or plan.get("run_id"),
+        "rehearsal": environment.rehearsal or model.metadata.get("rehearsal") == "true",
+        "dataset": {"sha256": dataset.digest, "files": dataset.files, "images": dataset.images},
+        "base_model": dict(base_model),
+        "image": environment.image,
+        "kohya_version": environment.kohya_version,
+        "trainer_commit": trainer_commit(environment.kohya_home),
+        "options": dict(options),
+        "seed": options.get("seed"),
+        "trigger_word": plan.get("trigger_word"),
+        "licence": plan.get("licence"),
+        "privacy": inputs.private,
+        "steps": trained.steps,
+        "resumed_after": trained.resumed_after,
+        "final_loss": trained.loss,
+        "best_validation": best,
+        "stopped_early": trained.stopped_early,
+        "tensors": model.tensors,
+        "rank": model.rank,
+        "up_norm": model.up_norm,
+        "hardware": {
+            "instance_type": machine.instance_type,
+            "gpus": list(machine.gpus),
+            "cpus": machine.cpus,
+            "hosts": len(machine.hosts),
+        },
+        "timings": {
+            "training_seconds": round(trained.seconds, 2),
+            "total_seconds": round(time.time() - began, 2),
+        },
+    }
+
+
+def trainer_commit(kohya_home: Path) -> str | None:
+    """What the image's build found the trainer's source to be."""
+    file = kohya_home / "TRAINER_COMMIT"
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
 def write_provenance(model: Path, facts: Mapping[str, Any]) -> Path:

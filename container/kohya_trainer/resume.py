@@ -20,6 +20,7 @@ class ResumePoint:
     """`done`: steps already made. `counter_start`: what the trainer's own counter begins with. `skip`:
     whether the trainer passes over as many batches of the epoch as were seen; it shuffles the rest anew.
     `diluted`: so many steps, from the first one, are told with an average that counts one zero too many.
+    `exact`: the trainer goes on with the very batch that comes next, which takes the hooks.
     """
 
     state: Path
@@ -28,6 +29,7 @@ class ResumePoint:
     counter_start: int
     skip: bool
     diluted: int = 0
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,15 @@ def can_resume(table: OptionTable) -> bool:
     return "initial_step" in table and "skip_until_initial_step" in table
 
 
-def resume_point(state: Path, done: int, loop: Loop) -> ResumePoint | None:
-    """None when the trainer cannot be made to do exactly the missing steps from this state."""
+def resume_point(state: Path, done: int, loop: Loop, hooked: bool) -> ResumePoint | None:
+    """None when the trainer cannot be made to do exactly the missing steps from this state.
+
+    hooked: the hooks end the trainer after the run's last step, which leaves only accumulation to get round.
+    """
     if not 0 < done < loop.total or loop.batches < 1:
         return None
+    if hooked and loop.accumulation == 1:
+        return ResumePoint(state, done, done, done % loop.batches, skip=True, exact=True)
     # The step itself goes on where the epoch was; the next best are the nearest ones.
     nearest = sorted(range(1, loop.total), key=lambda step: (abs(step - done), step))
     for skip in (True, False):

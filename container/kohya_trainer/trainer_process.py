@@ -1,4 +1,5 @@
-"""Runs the trainer's script, faster where that is possible, in a process that ends with the one that started it.
+"""Runs the trainer's script, followed and made faster by this package, in a process that ends with the one that
+started it.
 
 accelerate starts this file in place of the script: a kernel's promise to kill a child with its parent does not reach
 the child's children, so that a killed launcher would leave the trainer, and a busy GPU, behind. This package's folder
@@ -26,12 +27,16 @@ def main(script: str, *arguments: str) -> None:
     die_with_parent()
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).parent)
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+    from kohya_trainer import orders, trainer_hooks
+
     settings = os.environ.get("KOHYA_ACCELERATION", "off")
     if settings != "off":
-        sys.path.append(str(Path(__file__).resolve().parent.parent))
         from kohya_trainer.acceleration.trainer import install
 
         install(settings)
+    if named := os.environ.get(orders.VARIABLE):
+        trainer_hooks.install(orders.read_orders(Path(named)))
     runpy.run_path(script, run_name="__main__")
 
 

@@ -12,9 +12,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kohya_trainer.base_model import LoadedBaseModel, load_base_model
+from kohya_trainer import orders as hook_orders
+from kohya_trainer.base_model import load_base_model
+from kohya_trainer.best_model import PATIENCE, find_best, waited
 from kohya_trainer.checkpoints import CheckpointStore, fingerprint
 from kohya_trainer.command import TrainerPaths, checked_options, entry_point, final_options, launch_arguments
+from kohya_trainer.delivery import deliver
 from kohya_trainer.environment import Environment, Folders, read_environment
 from kohya_trainer.errors import (
     InterruptedTrainingError,
@@ -27,11 +30,13 @@ from kohya_trainer.execution import executed
 from kohya_trainer.failure import classify, from_os_error, interrupted, write_failure
 from kohya_trainer.inputs import Inputs, load_inputs
 from kohya_trainer.launch import Ended, run_trainer
-from kohya_trainer.loss_history import LossHistory
-from kohya_trainer.model_proof import ProvedModel, prove
+from kohya_trainer.loss_history import VALIDATION_NAME, LossHistory
+from kohya_trainer.model_proof import prove
 from kohya_trainer.options import OptionTable, load_table
-from kohya_trainer.provenance import write_provenance
+from kohya_trainer.orders import Orders
+from kohya_trainer.provenance import Trained, gather_facts
 from kohya_trainer.resume import Loop, ResumePoint, can_resume, expected_steps, resume_point, save_interval
+from kohya_trainer.samples import prompt_lines
 from kohya_trainer.staging import StagedDataset, stage
 from kohya_trainer.toml_text import to_toml
 from kohya_trainer.watch import TrainingWatch
@@ -95,10 +100,14 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     base_model = load_base_model(inputs.base_model, options.get("pretrained_model_name_or_path"), environment)
     if base_model.name:
         options["pretrained_model_name_or_path"] = base_model.name
+    if base_model.vae:
+        options["vae"] = base_model.vae
 
     store = CheckpointStore(folders.checkpoints, fingerprint(inputs.config, dataset.digest))
-    resume = _resume(store, options, table, log)
-    history = LossHistory(folders.checkpoints, resume.done if resume else 0)
+    resume = _resume(store, options, table, environment.hooked, log)
+    done = resume.done if resume else 0
+    history = LossHistory(folders.checkpoints, done)
+    validations = LossHistory(folders.checkpoints, done, VALIDATION_NAME)
     output_name = _output_name(inputs)
     run = executed(options, inputs, table, environment.machine, variables)
     for line in run.lines:
@@ -106,19 +115,29 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     final = _final_options(environment, inputs, run.options, table, dataset, output_name, resume)
     config_file = folders.work / "config.toml"
     config_file.write_text(to_toml(final), encoding="utf-8")
+    orders = _orders(environment, inputs, final, resume, validations) if environment.hooked else None
+    told: dict[str, str] = {}
+    if orders:
+        orders.write(folders.work / "orders.json")
+        told[hook_orders.VARIABLE] = str(folders.work / "orders.json")
 
     output = folders.work / "output"
-    watch = TrainingWatch(final, output, store, history, resume, log.say)
+    watch = TrainingWatch(
+        final,
+        output,
+        store,
+        history,
+        validations,
+        resume,
+        orders,
+        environment.stall_seconds,
+        inputs.private,
+        log.say,
+    )
     arguments = launch_arguments(script, config_file, final, environment.machine)
     log.note(f"launching {' '.join(arguments)}")
-    ended = run_trainer(
-        arguments,
-        script.parent,
-        {**variables, **base_model.variables, **run.variables},
-        watch.output,
-        watch.silence,
-        watch.must_stop,
-    )
+    launched = {**variables, **base_model.variables, **run.variables, **told}
+    ended = run_trainer(arguments, script.parent, launched, watch)
     watch.close()
     log.lines = watch.lines or log.lines
     _judge(ended, watch)
@@ -126,13 +145,19 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
         log.note("trained; the first host proves and delivers the model")
         return
     written = output / f"{output_name}.safetensors"
+    if watch.stopped_early and watch.best:
+        shutil.copyfile(watch.best.path, written)
     if not written.is_file():
         raise classify(ended.code, watch.lines)
     model = prove(written, final)
     _check_steps(watch)
-    _deliver(output, written, options, folders.model, history.path)
-    facts = _facts(environment, inputs, table, dataset, base_model, final, model, ended, watch, resume, began)
-    write_provenance(folders.model, {**facts, "model": written.name})
+    trained = Trained(
+        model, watch.step, watch.loss, done or None, watch.best, watch.stopped_early, ended.seconds
+    )
+    facts = gather_facts(
+        environment, inputs, table.resolved(final), dataset, base_model.told(), trained, began
+    )
+    deliver(written, final, inputs, options, folders.model, (history, validations), watch.best, facts)
     log.note(f"proved {written.name}: {model.tensors} tensors, rank {model.rank}, norm {model.up_norm:.4g}")
 
 
@@ -155,7 +180,7 @@ def _require_planned_version(inputs: Inputs, version: str) -> None:
 
 
 def _resume(
-    store: CheckpointStore, options: Mapping[str, Any], table: OptionTable, log: Log
+    store: CheckpointStore, options: Mapping[str, Any], table: OptionTable, hooked: bool, log: Log
 ) -> ResumePoint | None:
     for checkpoint in store.complete():
         if not can_resume(table):
@@ -163,7 +188,7 @@ def _resume(
             return None
         accumulation = int(options.get("gradient_accumulation_steps", 1))
         loop = Loop(checkpoint.batches_per_epoch, accumulation, checkpoint.total)
-        if point := resume_point(checkpoint.state, checkpoint.step, loop):
+        if point := resume_point(checkpoint.state, checkpoint.step, loop, hooked):
             log.note(f"resuming after step {point.done} of {loop.total}")
             return point
         log.note(f"note: the trainer cannot do exactly the steps missing after step {checkpoint.step}")
@@ -180,13 +205,12 @@ def _final_options(
     resume: ResumePoint | None,
 ) -> dict[str, Any]:
     work = environment.folders.work
-    for name in ("output", "logs"):
+    for name in ("output", "logs", "states"):
         shutil.rmtree(work / name, ignore_errors=True)
         (work / name).mkdir(parents=True)
     prompts = work / "prompts.txt" if inputs.sample_prompts else None
     if prompts:
-        # Kohya reads one prompt a line, and takes # for a comment.
-        lines = (" ".join(prompt.split()).lstrip("# ") for prompt in inputs.sample_prompts)
+        lines = prompt_lines(inputs.sample_prompts, int(options.get("seed") or 0))
         prompts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     paths = TrainerPaths(
         training=dataset.training,
@@ -205,88 +229,54 @@ def _final_options(
         inputs.plan.get("epochs"),
         int(options.get("gradient_accumulation_steps", 1)),
     )
-    return final_options(options, table, paths, output_name, save_every, planned, resume)
+    return final_options(options, table, paths, output_name, save_every, planned, resume, environment.hooked)
+
+
+def _orders(
+    environment: Environment,
+    inputs: Inputs,
+    final: Mapping[str, Any],
+    resume: ResumePoint | None,
+    validations: LossHistory,
+) -> Orders:
+    work = environment.folders.work
+    (work / "save-now").unlink(missing_ok=True)
+    best = find_best(validations)
+    return Orders(
+        states=str(work / "states"),
+        save_now=str(work / "save-now"),
+        done=resume.done if resume else 0,
+        total=final.get("max_train_steps")
+        if "max_train_epochs" not in final
+        else inputs.plan.get("total_steps"),
+        counter_start=resume.counter_start if resume else 0,
+        resume=str(resume.state) if resume else None,
+        exact=resume.exact if resume else False,
+        save_every=environment.save_every,
+        sample_every=None if final.get("sample_every_n_epochs") else final.get("sample_every_n_steps"),
+        samples=bool(inputs.sample_prompts),
+        patience=PATIENCE if final.get("validation_split") else None,
+        best_loss=best.loss if best else None,
+        waited=waited(validations, best),
+    )
 
 
 def _judge(ended: Ended, watch: TrainingWatch) -> None:
     if watch.error:
         raise watch.error
     if ended.interrupted:
-        raise interrupted(watch.step)
-    if ended.code != 0:
+        raise interrupted(watch.step, watch.kept)
+    if ended.code != 0 and not watch.stopped_early:
         raise classify(ended.code, watch.lines)
 
 
 def _check_steps(watch: TrainingWatch) -> None:
     """A model of fewer steps than announced is not the one that was asked for."""
-    if watch.total and watch.step < watch.total:
+    if watch.total and watch.step < watch.total and not watch.stopped_early:
         raise UnprovedModelError(
             f"The trainer stopped after step {watch.step} of {watch.total}.",
             "Read the last log lines and start the run again.",
         )
-
-
-def _deliver(output: Path, written: Path, options: Mapping[str, Any], model: Path, history: Path) -> None:
-    """Moves the result into model/; models in between are delivered only where the configuration asks for
-    them.
-    """
-    model.mkdir(parents=True, exist_ok=True)
-    wanted = (
-        options.get("save_every_n_steps")
-        or options.get("save_every_n_epochs")
-        or options.get("save_n_epoch_ratio")
-    )
-    for path in sorted(output.glob("*.safetensors")) if wanted else [written]:
-        shutil.move(path, model / path.name)
-    samples = sorted((output / "sample").glob("*.png"))
-    if samples:
-        (model / "samples").mkdir(exist_ok=True)
-    for path in samples:
-        shutil.move(path, model / "samples" / path.name)
-    shutil.copyfile(history, model / history.name)
-
-
-def _facts(
-    environment: Environment,
-    inputs: Inputs,
-    table: OptionTable,
-    dataset: StagedDataset,
-    base_model: LoadedBaseModel,
-    final: Mapping[str, Any],
-    model: ProvedModel,
-    ended: Ended,
-    watch: TrainingWatch,
-    resume: ResumePoint | None,
-    began: float,
-) -> dict[str, Any]:
-    plan = inputs.plan
-    return {
-        "run_id": environment.run_id or plan.get("run_id"),
-        "rehearsal": environment.rehearsal or model.metadata.get("rehearsal") == "true",
-        "dataset": {"sha256": dataset.digest, "files": dataset.files, "images": dataset.images},
-        "base_model": base_model.told(),
-        "image": environment.image,
-        "kohya_version": environment.kohya_version,
-        "options": table.resolved(final),
-        "seed": final.get("seed"),
-        "trigger_word": plan.get("trigger_word"),
-        "licence": plan.get("licence"),
-        "steps": watch.step,
-        "resumed_after": resume.done if resume else None,
-        "final_loss": watch.loss,
-        "tensors": model.tensors,
-        "rank": model.rank,
-        "up_norm": model.up_norm,
-        "hardware": {
-            "gpus": list(environment.machine.gpus),
-            "cpus": environment.machine.cpus,
-            "hosts": len(environment.machine.hosts),
-        },
-        "timings": {
-            "training_seconds": round(ended.seconds, 2),
-            "total_seconds": round(time.time() - began, 2),
-        },
-    }
 
 
 def _output_name(inputs: Inputs) -> str:

@@ -1,30 +1,42 @@
-"""Follows a running trainer: prints its lines, counts the run's own steps, collects states, notices a
-broken loss.
+"""Follows a running trainer: prints its lines, counts the run's own steps, keeps states, notices a loss that breaks and
+a trainer that is stuck.
 """
 
 import re
+import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kohya_trainer.bars import BarReader
+from kohya_trainer.best_model import BestModel, find_best, keep_best
 from kohya_trainer.checkpoints import CheckpointStore
+from kohya_trainer.divergence import DivergenceWatch
 from kohya_trainer.errors import TrainerFailedError
-from kohya_trainer.failure import LINES_CLASSIFIED, diverged
-from kohya_trainer.learning_rate import learning_rate
-from kohya_trainer.loss_history import LossHistory
+from kohya_trainer.failure import LINES_CLASSIFIED, diverged, diverging, stalled
+from kohya_trainer.loss_history import LossHistory, SmoothedLoss
+from kohya_trainer.orders import Orders
 from kohya_trainer.progress import Bar, Line, OutputReader, Progress, is_diverged
 from kohya_trainer.resume import ResumePoint
+from kohya_trainer.trainer_events import decode
 
 SECONDS_BETWEEN_TRANSIENT_LINES = 10.0
+# Of the newest step in seconds_per_step.
+WEIGHT = 0.1
 _TOTAL = re.compile(r"total optimization steps\D*[:=] *(\d+)")
 _BATCHES = re.compile(r"num batches per epoch .*: *(\d+)")
+_PROMPT = re.compile(r"\b(negative_)?prompt: ")
 _STATE = re.compile(r".*-step(\d{8})-state$")
 
 
 class TrainingWatch:
-    """Owns the step counter: the trainer's starts anew in every launch, the run's does not."""
+    """Owns the step counter: the trainer's starts anew in every launch, the run's does not.
+
+    orders: what the hooks in the trainer's process were told; None where there are none and its bars are read.
+    private: prompts and the names of files are kept out of log and failure.
+    """
 
     def __init__(
         self,
@@ -32,28 +44,35 @@ class TrainingWatch:
         output: Path,
         store: CheckpointStore,
         history: LossHistory,
+        validations: LossHistory,
         resume: ResumePoint | None,
+        orders: Orders | None,
+        stall_seconds: float,
+        private: bool,
         say: Callable[[str], None],
     ) -> None:
-        self._options = options
-        self._output = output
-        self._store = store
-        self._history = history
+        self._output, self._store, self._history, self._validations = output, store, history, validations
         self._say = say
-        self._done = resume.done if resume else 0
-        self._counter_start = resume.counter_start if resume else 0
-        self._diluted = resume.diluted if resume else 0
-        self._accumulation = int(options.get("gradient_accumulation_steps", 1))
+        self._orders = orders
+        self._stall_seconds, self._private = stall_seconds, private
+        self._bars = BarReader(options, resume)
         self._reader = OutputReader()
         self._lines: deque[str] = deque(maxlen=LINES_CLASSIFIED)
-        self._held: Progress | None = None
-        self._began = time.monotonic()
+        self._began = self._heard_at = time.monotonic()
         self._last_transient = -SECONDS_BETWEEN_TRANSIENT_LINES
         self._batches = 0
-        self._last_reported = -1
+        self._seconds_per_step: float | None = None
+        last = history.entries[-1] if history.entries else {}
+        self._smoothed = SmoothedLoss(last.get("loss"), len(history.entries))
+        self._divergence = DivergenceWatch()
+        self._kept = resume.done if resume else None
+        self._saved = False
+        self._done = resume.done if resume else 0
         self.total = 0
         self.step = self._done
         self.loss: float | None = None
+        self.best: BestModel | None = find_best(validations)
+        self.stopped_early = False
         self.error: TrainerFailedError | None = None
 
     @property
@@ -61,29 +80,57 @@ class TrainingWatch:
         """The last lines of the log, progress left out."""
         return list(self._lines)
 
+    @property
+    def kept(self) -> int | None:
+        """The step of the newest state."""
+        return self._kept
+
     def output(self, chunk: bytes) -> None:
-        """Takes what the trainer wrote."""
+        self._heard_at = time.monotonic()
         self._handle(self._reader.feed(chunk))
 
     def silence(self) -> None:
-        """Nothing more comes for now: the newest step's loss will not be redrawn."""
-        self._report_held()
+        """The newest bar's loss will not be redrawn; or the trainer is stuck."""
+        self._report(self._bars.settled())
+        silent = time.monotonic() - self._heard_at
+        if silent > self._stall_seconds and not self.error:
+            gpu = gpu_state()
+            self._lines.append(f"silent for {silent:.0f} s; GPU: {gpu or 'none'}")
+            self.error = stalled(self.step, silent, gpu)
 
     def close(self) -> None:
         """The output has ended."""
         self._handle(self._reader.close())
-        self._report_held()
+        self._report(self._bars.settled())
 
     def must_stop(self) -> bool:
-        """True as soon as going on is useless."""
-        return self.error is not None
+        return self.error is not None or self.stopped_early
+
+    def ask_to_save(self) -> bool:
+        """Before the first step of this launch there is nothing new to save."""
+        if not self._orders or self.step == self._done:
+            return False
+        Path(self._orders.save_now).touch()
+        return True
+
+    def has_saved(self) -> bool:
+        return self._saved
 
     def _handle(self, events: list[Bar | Line]) -> None:
         for event in events:
             if isinstance(event, Bar):
                 self._bar(event)
+            elif told := decode(event.text):
+                self._told(told)
             else:
                 self._line(event)
+
+    def _bar(self, bar: Bar) -> None:
+        if self._orders or self.error:
+            return
+        self._report(self._bars.add(bar, self.total))
+        if is_diverged(bar.loss):
+            self._report(self._bars.settled())
 
     def _line(self, line: Line) -> None:
         if line.transient:
@@ -91,6 +138,8 @@ class TrainingWatch:
             if now - self._last_transient < SECONDS_BETWEEN_TRANSIENT_LINES:
                 return
             self._last_transient = now
+        if self._private and _PROMPT.search(line.text):
+            return
         self._lines.append(line.text)
         self._say(line.text)
         if match := _TOTAL.search(line.text):
@@ -98,52 +147,96 @@ class TrainingWatch:
         if match := _BATCHES.search(line.text):
             self._batches = int(match[1])
 
-    def _bar(self, bar: Bar) -> None:
-        """The first drawing of a step still shows the loss of the step before, so a step is reported when
-        it is over.
-        """
-        if self.error or bar.done == 0 or bar.loss is None:
+    def _told(self, event: Mapping[str, Any]) -> None:
+        """What the hooks say. After an error nothing counts any more."""
+        if self.error or self.stopped_early:
             return
-        step, total = self._done + bar.done, self.total or bar.total
-        if self._held and step > self._held.step:
-            self._report_held()
-        self.step = max(self.step, step)
-        self._held = Progress(
-            step=step,
-            total=total,
-            loss=self._undiluted(bar.loss, bar.done),
-            learning_rate=learning_rate(self._options, step, total),
-            seconds_per_step=bar.seconds_per_step,
+        match event["event"]:
+            case "step":
+                self._stepped(event)
+            case "state":
+                self._keep(Path(event["path"]), event["step"], event["batches"], event["seconds"])
+                self._saved = self._saved or event["asked"]
+            case "no-state":
+                self._saved = True
+            case "validation":
+                self._validated(event)
+
+    def _stepped(self, event: Mapping[str, Any]) -> None:
+        step, loss, seconds = event["step"], event["loss"], event["seconds"]
+        files = [] if self._private else [str(name) for name in event["files"]]
+        self.step = step
+        known = self._seconds_per_step
+        # The first step includes what the GPU compiles.
+        self._seconds_per_step = (
+            seconds if known is None or step <= self._done + 2 else known + WEIGHT * (seconds - known)
         )
-        if is_diverged(bar.loss):
-            self._report_held()
-            self.error = diverged(step, bar.loss)
+        broken = is_diverged(loss)
+        self.loss = loss if broken else self._smoothed.add(loss)
+        per_step = self._seconds_per_step
+        progress = Progress(
+            step=step,
+            total=self.total,
+            loss=self.loss,
+            learning_rate=event["learning_rate"],
+            seconds_per_step=per_step,
+            images_per_second=event["images"] / per_step if per_step and event["images"] else None,
+            gpu_gib=event["gpu_gib"],
+        )
+        self._tell(progress, loss)
+        if broken:
+            self.error = diverged(step, loss, files, self._kept)
+        elif self._divergence.add(loss):
+            self.error = diverging(step, loss, files, self._kept)
 
-    def _undiluted(self, average: float, done: int) -> float:
-        """The average of the losses there are; the trainer's has one zero among them at first."""
-        if done > self._diluted:
-            return average
-        batches = done * self._accumulation
-        return float(f"{average * (batches + 1) / batches:.3g}")  # no more digits than the trainer tells
+    def _validated(self, event: Mapping[str, Any]) -> None:
+        step, loss = event["step"], event["loss"]
+        self._say(f"validation step={step} validation_loss={loss:.6g}")
+        self._validations.add(step=step, loss=loss)
+        if event["model"]:
+            self.best = keep_best(self._output / event["model"], self._validations.path.parent, step, loss)
+        if event["stop"]:
+            self.stopped_early = True
+            self._say(f"no better validation in {event['waited']}: the training ends")
 
-    def _report_held(self) -> None:
-        held, self._held = self._held, None
-        if held is None or held.step == self._last_reported:
+    def _report(self, progress: Progress | None) -> None:
+        """A step that the bars told, with their moving average for its loss."""
+        if progress is None or self.error:
             return
-        self._last_reported = held.step
-        self.loss = held.loss
-        self._say(held.text())
-        self._history.add(held, time.monotonic() - self._began)
-        if not is_diverged(held.loss):
-            self._collect_states(held.step)
-
-    def _collect_states(self, step: int) -> None:
-        """A state folder is finished when the trainer has made a further step; it saves between two steps."""
+        self.step, self.loss = max(self.step, progress.step), progress.loss
+        self._tell(progress, None)
+        if is_diverged(progress.loss):
+            self.error = diverged(progress.step, progress.loss, kept=self._kept)
+            return
+        # A state folder is finished when the trainer has made a further step; it saves between two steps.
         for state in sorted(self._output.glob("*-state")):
             match = _STATE.match(state.name)
-            if match is None:
-                continue
-            saved_at = self._done + int(match[1]) - self._counter_start
-            if self._done < saved_at < step:
-                kept = self._store.keep(state, saved_at, self.total, self._batches)
-                self._say(f"checkpoint step={kept.step}")
+            saved_at = self._done + int(match[1]) - self._bars.counter_start if match else 0
+            if self._done < saved_at < progress.step:
+                self._keep(state, saved_at, self._batches, None)
+
+    def _tell(self, progress: Progress, batch_loss: float | None) -> None:
+        self._say(progress.text())
+        self._history.add(
+            step=progress.step,
+            loss=progress.loss,
+            batch_loss=batch_loss,
+            seconds=round(time.monotonic() - self._began, 2),
+            learning_rate=progress.learning_rate,
+        )
+
+    def _keep(self, state: Path, step: int, batches: int, seconds: float | None) -> None:
+        kept = self._store.keep(state, step, self.total, batches)
+        self._kept = kept.step
+        self._say(f"checkpoint step={kept.step}" + (f" seconds={seconds:.2f}" if seconds is not None else ""))
+
+
+def gpu_state() -> str:
+    """Utilisation and memory of each GPU, or nothing where there is none."""
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader"]
+    try:
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    lines = [line.strip() for line in asked.stdout.splitlines() if line.strip()]
+    return "; ".join(f"GPU {index}: {line}" for index, line in enumerate(lines))

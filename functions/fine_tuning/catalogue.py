@@ -311,9 +311,6 @@ _PLAN = {
     "base-model-missing": _error(
         "There is no base model at the address.", "Upload it there, or correct `base_model`."
     ),
-    "privacy-unsupported": _error(
-        "`privacy` is asked for, which the container does not act on yet.", "Remove it from the manifest."
-    ),
     "price-unknown": Code(
         ("warning", "error"),
         "No price of the instance type is known, so the cost cannot be quoted; an error where there is a budget.",

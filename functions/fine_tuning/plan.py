@@ -71,13 +71,6 @@ def plan(
     layout = lay_out(files, manifest.repeats, manifest.trigger_word, CAPTION_EXTENSION, captions)
     findings = [*found, *configuration.findings, *layout.findings]
     findings += dataset.judge(files, layout, configuration.values, manifest.trigger_word, limits.volume_gb)
-    if manifest.privacy:
-        message = (
-            "privacy is asked for, but the container does not strip names and captions from the metadata yet."
-        )
-        findings.append(
-            error("privacy-unsupported", MANIFEST_NAME, message, "Remove privacy from the manifest.")
-        )
     model = None
     try:
         model = base_model(manifest.base_model, configuration.hub_model, run.bucket)

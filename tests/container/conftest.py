@@ -5,6 +5,7 @@ process.
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -77,7 +78,7 @@ class TrainingRoot:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             inventory.append({"path": name, "size": path.stat().st_size, "etag": "", "sha256": digest})
             entry = {"source": name, "target": path.name}
-            folders.setdefault(path.parent.name, []).append(entry)
+            folders.setdefault(path.parent.relative_to(self.dataset).as_posix(), []).append(entry)
         config = {**OPTIONS, **options}
         plan = {
             "schema_version": 1,
@@ -173,7 +174,8 @@ def fake_kohya(tmp_path: Path) -> Callable[[str], Path]:
 
     def make(source: str) -> Path:
         home = tmp_path / "kohya"
-        (home / "sd-scripts").mkdir(parents=True)
+        # What the hooks reach into; this trainer does not use it.
+        shutil.copytree(REHEARSAL / "sd-scripts" / "library", home / "sd-scripts" / "library")
         (home / "REHEARSAL.md").touch()
         (home / "sd-scripts" / "sdxl_train_network.py").write_text(source, encoding="utf-8")
         return home

@@ -10,8 +10,17 @@ import pytest
 from kohya_trainer import base_model
 from kohya_trainer.base_model import load_base_model
 from kohya_trainer.environment import Environment, read_environment
-from kohya_trainer.errors import BaseModelError, InvalidConfigurationError, TrainerFailedError
+from kohya_trainer.errors import (
+    BaseModelError,
+    CorruptBaseModelError,
+    InvalidConfigurationError,
+    TrainerFailedError,
+)
 from kohya_trainer.inputs import BaseModel
+
+# A whole .safetensors of one byte.
+_HEADER = b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
+WEIGHTS = len(_HEADER).to_bytes(8, "little") + _HEADER + b"\1"
 
 
 @pytest.fixture
@@ -27,19 +36,19 @@ def test_a_channels_file_is_used_offline_and_its_digest_recorded(
     environment: Environment, file: str | None
 ) -> None:
     path = environment.folders.base_model / "sdxl.safetensors"
-    path.write_bytes(b"weights")
+    path.write_bytes(WEIGHTS)
 
     loaded = load_base_model(BaseModel("channel", file=file), None, environment)
 
     assert loaded.name == str(path)
-    assert loaded.told()["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert loaded.told()["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
     assert loaded.variables == {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 def test_the_trainer_need_not_wait_for_the_digest(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (environment.folders.base_model / "sdxl.safetensors").touch()
+    (environment.folders.base_model / "sdxl.safetensors").write_bytes(WEIGHTS)
     may_end = threading.Event()
 
     def slow(path: Path) -> str:
@@ -59,6 +68,30 @@ def test_a_missing_file_or_a_pickle_is_refused(environment: Environment, file: s
 
     with pytest.raises(BaseModelError, match=file):
         load_base_model(BaseModel("channel", file=file), None, environment)
+
+
+def test_a_vae_beside_the_base_model_is_trained_with_and_recorded(environment: Environment) -> None:
+    for name in ("sdxl.safetensors", "vae.safetensors"):
+        (environment.folders.base_model / name).write_bytes(WEIGHTS)
+
+    loaded = load_base_model(BaseModel("channel"), None, environment)
+
+    assert loaded.vae == str(environment.folders.base_model / "vae.safetensors")
+    assert loaded.told()["vae"] == "vae.safetensors"
+    assert loaded.told()["vae_sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["sdxl.safetensors", "vae.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs", WEIGHTS[:-1], WEIGHTS + b"\0"])
+def test_a_damaged_file_is_named_before_a_gpu_is_busy(
+    environment: Environment, name: str, content: bytes
+) -> None:
+    for whole in ("sdxl.safetensors", "vae.safetensors"):
+        (environment.folders.base_model / whole).write_bytes(WEIGHTS)
+    (environment.folders.base_model / name).write_bytes(content)
+
+    with pytest.raises(CorruptBaseModelError, match=f"{name} is damaged"):
+        load_base_model(BaseModel("channel", file="sdxl.safetensors"), None, environment)
 
 
 def test_a_name_without_a_revision_is_left_to_kohya(environment: Environment) -> None:

@@ -41,8 +41,8 @@ def machine(gpus: int = 0, hosts: tuple[str, ...] = ("algo-1",), cpus: int = 16)
     return Machine(gpus=("GPU",) * gpus, cpus=cpus, hosts=hosts, current_host=hosts[-1], python="python3")
 
 
-def final(table: OptionTable, resume: ResumePoint | None = None) -> dict[str, Any]:
-    return final_options(OPTIONS, table, PATHS, "cats", 20, 120, resume)
+def final(table: OptionTable, resume: ResumePoint | None = None, hooked: bool = False) -> dict[str, Any]:
+    return final_options(OPTIONS, table, PATHS, "cats", 20, 120, resume, hooked)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -50,7 +50,8 @@ def test_every_option_that_a_run_sets_exists_in_the_version_and_has_its_type(ver
     table = load_table(version)
     resume = POINT if can_resume(table) else None
 
-    assert table.problems(final(table, resume)) == []
+    for hooked in (False, True):
+        assert table.problems(final(table, resume, hooked)) == []
 
 
 def test_a_version_that_counts_wrongly_after_a_restart_is_never_told_to_resume() -> None:
@@ -70,7 +71,7 @@ def test_paths_of_the_configuration_never_win_over_the_run() -> None:
         "sample_prompts": "/etc/passwd",
     }
 
-    result = final_options(options, load_table("v25.2.2"), PATHS, "cats", 20, None, None)
+    result = final_options(options, load_table("v25.2.2"), PATHS, "cats", 20, None, None, hooked=False)
 
     assert result["output_dir"] == "/work/output"
     assert result["train_data_dir"] == "/work/train"
@@ -85,20 +86,34 @@ def test_prompts_are_drawn_at_the_end_unless_an_interval_is_configured() -> None
     table = load_table("v25.2.2")
 
     assert final(table)["sample_every_n_steps"] == 120
-    chosen = final_options({**OPTIONS, "sample_every_n_epochs": 2}, table, PATHS, "cats", 20, 120, None)
+    chosen = final_options(
+        {**OPTIONS, "sample_every_n_epochs": 2}, table, PATHS, "cats", 20, 120, None, hooked=True
+    )
     assert "sample_every_n_steps" not in chosen
 
 
 def test_an_interval_of_the_users_own_is_kept() -> None:
-    chosen = final_options({"save_every_n_steps": 7}, load_table("v25.2.2"), PATHS, "cats", 20, None, None)
+    chosen = final_options(
+        {"save_every_n_steps": 7}, load_table("v25.2.2"), PATHS, "cats", 20, None, None, hooked=False
+    )
 
     assert chosen["save_every_n_steps"] == 7
+
+
+def test_the_hooks_save_states_and_the_trainer_does_not() -> None:
+    options = {**OPTIONS, "save_state": True, "save_last_n_epochs_state": 1, "save_every_n_epochs": 1}
+
+    chosen = final_options(options, load_table("v25.2.2"), PATHS, "cats", 20, 120, None, hooked=True)
+
+    assert chosen["save_state"] is False
+    assert chosen["save_every_n_epochs"] == 1  # models in between, which the user asked for
+    assert not {"save_every_n_steps", "save_last_n_epochs_state"} & set(chosen)
 
 
 def test_without_a_gpu_the_script_runs_in_plain_python() -> None:
     arguments = launch_arguments(Path("/k/s.py"), Path("/c.toml"), OPTIONS, machine())
 
-    assert arguments == ["python3", "/k/s.py", "--config_file", "/c.toml"]
+    assert arguments == ["python3", str(TRAINER_PROCESS), "/k/s.py", "--config_file", "/c.toml"]
 
 
 def test_one_gpu_needs_no_launcher() -> None:
@@ -132,7 +147,7 @@ def test_gpus_of_one_host_are_launched_by_accelerate_with_precision_and_threads_
     ],
 )
 def test_the_steps_with_a_diluted_average_are_those_left_of_a_later_epoch(done: int, expected: int) -> None:
-    point = resume_point(Path("state"), done, Loop(batches=20, accumulation=1, total=60))
+    point = resume_point(Path("state"), done, Loop(batches=20, accumulation=1, total=60), hooked=False)
 
     assert point is not None
     assert point.diluted == expected
@@ -228,7 +243,7 @@ def test_a_resumed_loop_makes_exactly_the_missing_steps(total: int, batches: int
     loop = Loop(batches=batches, accumulation=1, total=total)
     beyond = -total % batches  # steps of the last epoch that are not wanted
     for done in range(1, total):
-        point = resume_point(Path("state"), done, loop)
+        point = resume_point(Path("state"), done, loop, hooked=False)
         if point is None:  # the trainer refuses an initial_step as large as it would need
             assert beyond
             assert done + beyond >= total
@@ -239,7 +254,24 @@ def test_a_resumed_loop_makes_exactly_the_missing_steps(total: int, batches: int
 
 
 def test_nothing_is_resumed_from_a_finished_state() -> None:
-    assert resume_point(Path("state"), 40, Loop(batches=20, accumulation=1, total=40)) is None
+    for hooked in (False, True):
+        assert resume_point(Path("state"), 40, Loop(batches=20, accumulation=1, total=40), hooked) is None
+
+
+def test_with_the_hooks_every_step_can_be_gone_on_from_at_its_place_in_the_epoch() -> None:
+    for done in range(1, 34):
+        point = resume_point(Path("state"), done, Loop(batches=20, accumulation=1, total=34), hooked=True)
+
+        assert point == ResumePoint(Path("state"), done, done, done % 20, skip=True, exact=True)
+        # As the trainer itself works it out.
+        assert Loop(batches=20, accumulation=1, total=34).start(done, skip=True) == (done // 20, done % 20)
+
+
+def test_with_accumulation_the_hooks_leave_the_trainers_own_count() -> None:
+    loop = Loop(batches=20, accumulation=4, total=40)
+
+    for done in range(1, 40):
+        assert resume_point(Path("s"), done, loop, hooked=True) == resume_point(Path("s"), done, loop, False)
 
 
 @pytest.mark.parametrize(

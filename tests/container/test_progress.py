@@ -11,8 +11,8 @@ from tqdm import tqdm
 from kohya_trainer.checkpoints import CheckpointStore
 from kohya_trainer.failure import LINES_CLASSIFIED
 from kohya_trainer.learning_rate import learning_rate
-from kohya_trainer.loss_history import LossHistory
-from kohya_trainer.progress import LARGEST_PENDING, LONGEST_LINE, Bar, Line, OutputReader, Progress
+from kohya_trainer.loss_history import VALIDATION_NAME, LossHistory
+from kohya_trainer.progress import LARGEST_PENDING, LONGEST_LINE, Bar, Line, OutputReader
 from kohya_trainer.resume import ResumePoint
 from kohya_trainer.watch import TrainingWatch
 
@@ -105,7 +105,19 @@ def test_other_bars_are_transient_and_endless_lines_are_bounded() -> None:
 def watch(tmp_path: Path, said: list[str], resume: ResumePoint | None = None) -> TrainingWatch:
     store = CheckpointStore(tmp_path / "checkpoints", "fingerprint")
     history = LossHistory(tmp_path / "checkpoints", resume.done if resume else 0)
-    return TrainingWatch({"learning_rate": 1e-4}, tmp_path / "output", store, history, resume, said.append)
+    validations = LossHistory(tmp_path / "checkpoints", 0, VALIDATION_NAME)
+    return TrainingWatch(
+        {"learning_rate": 1e-4},
+        tmp_path / "output",
+        store,
+        history,
+        validations,
+        resume,
+        None,
+        60.0,
+        False,
+        said.append,
+    )
 
 
 def bar(done: int, total: int, loss: str) -> bytes:
@@ -188,7 +200,7 @@ def test_the_log_keeps_its_last_lines_only(tmp_path: Path) -> None:
 def test_the_history_drops_the_lost_steps_and_a_half_written_line(tmp_path: Path) -> None:
     history = LossHistory(tmp_path, 0)
     for step in (1, 2, 3):
-        history.add(Progress(step, 4, 0.5, None, None), 1.0)
+        history.add(step=step, loss=0.5)
     with history.path.open("a", encoding="utf-8") as file:
         file.write('{"step": 4, "lo')
 

@@ -16,6 +16,10 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
+from kohya_trainer.trainer_events import encode
+
+from .conftest import TrainingRoot
+
 MODEL_FILES = {"cats.safetensors", "loss.jsonl"}
 
 
@@ -128,7 +132,9 @@ def test_a_loss_that_is_not_a_number_stops_the_run_at_once(root: Any) -> None:
     assert time.monotonic() - began < 20
     assert "class=not-finite" in run.output
     assert re.match(
-        r"The loss stopped being a number \((nan|inf)\) at step \d+\.\nRemedy: Lower learn", run.failure
+        r"The loss stopped being a number \((nan|inf)\) at step \d+, in the batch of \d\.png, \d\.png\.\n"
+        r"Remedy: Lower learn",
+        run.failure,
     )
     assert re.search(r"^progress step=\d+ total=5000 loss=(nan|inf)", run.output, re.MULTILINE)
 
@@ -202,12 +208,13 @@ def test_a_trainer_that_stops_early_fails_though_it_wrote_a_model(
     good = root.path / "model" / "cats.safetensors"
     kept = good.rename(root.path / "good.safetensors")
     shutil.rmtree(root.path / "checkpoints")
-    bar = "steps:   8%|▊         | 1/12 [00:00<00:01, 10.00it/s, avr_loss=0.5]"
+    facts = {"learning_rate": 0.1, "seconds": 0.1, "images": 2, "files": [], "gpu_gib": None}
+    event = encode("step", step=1, loss=0.5, **facts)
     home = fake_kohya(
         "import shutil, sys, tomllib\n"
         "out = tomllib.load(open(sys.argv[2], 'rb'))['output_dir']\n"
         "print('  total optimization steps / 学習ステップ数: 12', flush=True)\n"
-        f"print({bar!r}, file=sys.stderr)\n"
+        f"print({event!r}, flush=True)\n"
         f"shutil.copy({str(kept)!r}, out + '/cats.safetensors')\n"
     )
 
@@ -245,8 +252,25 @@ def test_sigterm_ends_the_trainer_and_tells_how_to_go_on(root: Any) -> None:
     run = _run_until(root, r"^progress step=3 ", signal.SIGTERM)
 
     assert run.code == 1
-    assert re.match(r"The training was interrupted after step \d+\.\nRemedy: Start it again", run.failure)
+    told = re.match(
+        r"The training was interrupted after step (\d+)\. The state after step (\d+) is kept\.\nRemedy: Start it",
+        run.failure,
+    )
+    assert told
+    assert 3 <= int(told[2]) <= int(told[1])
     assert _processes_of(root) == []
+
+
+def test_sigterm_before_the_first_step_ends_the_run_at_once(
+    root: Any, fake_kohya: Callable[[str], Path]
+) -> None:
+    home = fake_kohya("import time; print('begun', flush=True); time.sleep(60)")
+
+    began = time.monotonic()
+    run = _run_until(root, r"^begun$", signal.SIGTERM, kohya_home=home)
+
+    assert time.monotonic() - began < 20
+    assert run.failure.startswith("The training was interrupted after step 0.\nRemedy: ")
 
 
 def test_killing_the_entry_point_outright_leaves_no_trainer_behind(
@@ -287,7 +311,9 @@ def test_killing_the_entry_point_outright_leaves_no_trainer_behind_its_launcher(
     (home / "REHEARSAL.md").unlink()
     (home / "sd-scripts" / "options_of_the_trainer.py").touch()
     (root.path / "input" / "data" / "model").mkdir()
-    (root.path / "input" / "data" / "model" / "sdxl.safetensors").touch()
+    (root.path / "input" / "data" / "model" / "sdxl.safetensors").write_bytes(
+        (2).to_bytes(8, "little") + b"{}"
+    )
     plan = root.path / "input" / "data" / "config" / "plan.json"
     plan.write_text(json.dumps({**json.loads(plan.read_bytes()), "base_model": {"kind": "channel"}}))
     commands = tmp_path / "packages" / "accelerate" / "commands"
@@ -311,54 +337,98 @@ def test_killing_the_entry_point_outright_leaves_no_trainer_behind_its_launcher(
     assert _processes_of(root) == []
 
 
-# 34 steps are no whole number of epochs (20 batches); with accumulation Kohya mixes batches and steps.
-@pytest.mark.parametrize(
-    "options", [{}, {"max_train_steps": 34}, {"gradient_accumulation_steps": 4, "planned_epochs": 8}]
-)
-def test_an_interrupted_run_continues_as_if_nothing_had_happened(
-    new_root: Any, options: dict[str, int]
-) -> None:
-    settings = {"max_train_steps": 40, "lr_scheduler": "cosine", "learning_rate": 1e-4, **options}
-    steps = settings["max_train_steps"]
-    whole, broken = new_root("whole"), new_root("broken")
-    for made in (whole, broken):
-        made.add_images()
-        made.write_plan(**settings)
-    assert whole.run().code == 0
+EVERY_TEN = {"CHECKPOINT_EVERY_N_STEPS": "10"}
 
-    interrupted = _run_until(broken, r"^checkpoint step=20$", signal.SIGTERM)
-    assert interrupted.code == 1
-    (broken.path / "output" / "failure").unlink()
-    resumed = broken.run()
+
+def _model(root: Any) -> dict[str, Any]:
+    with safe_open(root.path / "model" / "cats.safetensors", framework="numpy") as model:
+        return {name: model.get_tensor(name) for name in model.keys()}  # noqa: SIM118
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return sorted(one) == sorted(other) and all((one[name] == other[name]).all() for name in one)
+
+
+@pytest.fixture(scope="module", params=[34])
+def uninterrupted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[int, Any]:
+    """34 steps are no whole number of epochs, which have 20 batches."""
+    root = TrainingRoot(tmp_path_factory.mktemp("whole") / "ml")
+    root.add_images()
+    root.write_plan(max_train_steps=request.param, lr_scheduler="cosine", learning_rate=1e-4)
+    assert root.run().code == 0
+    return request.param, root
+
+
+# (what the log says when the run is interrupted, how, the least step to go on from)
+INTERRUPTIONS = [
+    (r"^progress step=4 ", signal.SIGTERM, 4),
+    (r"^checkpoint step=20 ", signal.SIGTERM, 20),  # between two epochs
+    (r"^progress step=25 ", signal.SIGTERM, 25),
+    (r"^progress step=32 ", signal.SIGTERM, 32),
+    (r"^progress step=27 ", signal.SIGKILL, 20),
+]
+
+
+@pytest.mark.parametrize(("line", "number", "least"), INTERRUPTIONS)
+def test_an_interrupted_run_continues_as_if_nothing_had_happened(
+    uninterrupted: tuple[int, Any], root: Any, line: str, number: signal.Signals, least: int
+) -> None:
+    steps, whole = uninterrupted
+    root.write_plan(max_train_steps=steps, lr_scheduler="cosine", learning_rate=1e-4)
+
+    # Slowed down, so that the signal arrives at the step whose line it follows and not after the last one.
+    interrupted = _run_until(root, line, number, **EVERY_TEN, REHEARSAL_STEP_SECONDS="0.05")
+    assert interrupted.code in (1, -signal.SIGKILL)
+    resumed = root.run(**EVERY_TEN)
 
     assert resumed.code == 0, resumed.output
     done = int(re.findall(rf"^resuming after step (\d+) of {steps}$", resumed.output, re.MULTILINE)[0])
-    assert done >= 20
-    assert [step for step, _ in broken.losses()] == list(range(1, steps + 1))
-    assert broken.provenance()["steps"] == steps
-    with (
-        safe_open(whole.path / "model" / "cats.safetensors", framework="numpy") as one,
-        safe_open(broken.path / "model" / "cats.safetensors", framework="numpy") as other,
-    ):
-        assert sorted(one.keys()) == sorted(other.keys())
-        if not options:  # the data's order is kept, so the very same numbers come out
-            assert all((one.get_tensor(name) == other.get_tensor(name)).all() for name in one.keys())  # noqa: SIM118
+    assert done >= least
+    told = [int(step) for step in re.findall(r"^progress step=(\d+) ", resumed.output, re.MULTILINE)]
+    assert told == list(range(done + 1, steps + 1))
+    assert root.losses() == whole.losses()
+    assert root.provenance()["steps"] == steps
+    assert root.provenance()["resumed_after"] == done
+    assert _same(_model(root), _model(whole))
 
 
-def test_a_run_starts_again_rather_than_with_a_wrong_number_of_steps(root: Any) -> None:
-    root.write_plan(max_train_steps=40, gradient_accumulation_steps=3)
-    _run_until(root, r"^checkpoint step=10$", signal.SIGTERM)
+def test_a_run_killed_while_a_state_is_written_goes_on_from_the_one_before(root: Any) -> None:
+    root.write_plan(max_train_steps=40)
+    # The state's files are there, its marker is not.
+    _run_until(root, r"^checkpoint step=20 ", signal.SIGKILL, **EVERY_TEN, REHEARSAL_STEP_SECONDS="0.05")
+    newest = max(
+        (root.path / "checkpoints").glob("slot-*/complete.json"),
+        key=lambda path: json.loads(path.read_bytes())["step"],
+    )
+    newest.unlink()
 
     run = root.run()
 
     assert run.code == 0, run.output
-    assert "the trainer cannot do exactly the steps missing after step 10" in run.output
+    assert "resuming after step 10 of 40" in run.output
+    assert [step for step, _ in root.losses()] == list(range(1, 41))
+
+
+def test_with_accumulation_states_are_saved_at_the_end_of_an_epoch(root: Any) -> None:
+    root.write_plan(max_train_steps=40, gradient_accumulation_steps=4)
+    every = {"CHECKPOINT_EVERY_N_STEPS": "1"}
+    interrupted = _run_until(
+        root, r"^progress step=12 ", signal.SIGTERM, **every, REHEARSAL_STEP_SECONDS="0.02"
+    )
+    assert re.findall(r"^checkpoint step=(\d+) ", interrupted.output, re.MULTILINE) == ["5", "10"]
+
+    run = root.run()
+
+    assert run.code == 0, run.output
+    assert "resuming after step 10 of 40" in run.output
     assert [step for step, _ in root.losses()] == list(range(1, 41))
 
 
 def test_a_state_of_other_options_is_not_continued(root: Any) -> None:
     root.write_plan(max_train_steps=30)
-    _run_until(root, r"^checkpoint step=10$", signal.SIGTERM)
+    _run_until(root, r"^checkpoint step=10 ", signal.SIGTERM, **EVERY_TEN)
     root.write_plan(max_train_steps=30, learning_rate=1e-4)
 
     run = root.run()

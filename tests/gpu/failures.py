@@ -106,7 +106,9 @@ def _broken_base_model(bench: Bench) -> Result:
     base_model.unlink()
     with bench.base_model.open("rb") as whole, base_model.open("wb") as cut:
         cut.write(whole.read(1 << 24))
-    return _failed("a damaged base model is told as such", root.run(), "corrupt-base-model", "A weights file")
+    return _failed(
+        "a damaged base model is told as such", root.run(), "corrupt-base-model", "sdxl.safetensors is"
+    )
 
 
 def older_layout(bench: Bench) -> list[Result]:

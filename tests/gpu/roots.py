@@ -107,7 +107,8 @@ class Root:
             content = path.read_bytes()
             digest = hashlib.sha256(content).hexdigest()
             inventory.append({"path": source, "size": len(content), "etag": "", "sha256": digest})
-            layout.setdefault(path.parent.name, []).append({"source": source, "target": path.name})
+            folder = path.parent.relative_to(dataset).as_posix()
+            layout.setdefault(folder, []).append({"source": source, "target": path.name})
         plan = {
             "schema_version": 1,
             "run_id": f"{NAME}-0123456789ab",

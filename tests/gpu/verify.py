@@ -29,6 +29,7 @@ GROUPS: tuple[Callable[[Bench], list[Result]], ...] = (
     checks.killed_while_saving,
     checks.interrupted_by_sigterm,
     checks.whole_run,
+    checks.validated,
     failures.quick_failures,
     failures.loss_not_finite,
     failures.out_of_memory,

@@ -206,7 +206,6 @@ CASES: Mapping[str, list[Case]] = {
     "steps-planned": [Case(manifest={"config": {}})],
     "base-model-elsewhere": [Case(manifest={"base_model": "s3://elsewhere/models/x/m.safetensors"})],
     "base-model-missing": [Case(manifest={"base_model": f"s3://{BUCKET}/models/x/m.safetensors"})],
-    "privacy-unsupported": [Case(manifest={"privacy": True})],
     "price-unknown": [
         Case(manifest={"instance_types": ["ml.x9.large"]}, severity="warning"),
         Case(manifest={"instance_types": ["ml.x9.large"], "max_cost_usd": 5}, severity="error"),

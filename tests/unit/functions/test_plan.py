@@ -67,7 +67,7 @@ def test_steps_are_never_the_trainers_silent_default() -> None:
         ({"instance_types": ["ml.x9.large"]}, []),
         ({"config": {"max_train_steps": 10_000_000}}, ["runtime-exceeded"]),
         ({"config": {"min_bucket_reso": 5000}}, ["option-invalid"]),
-        ({"privacy": True}, ["privacy-unsupported"]),
+        ({"privacy": True}, []),
         ({"base_model": "s3://elsewhere/models/x/m.safetensors"}, ["base-model-elsewhere"]),
         ({"config": {"network_module": "os"}, "max_cost_usd": 0.01}, ["budget-exceeded", "option-refused"]),
     ],

@@ -10,7 +10,7 @@ import math
 import random
 from argparse import Namespace
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ CAPTION_SIZE = 64
 
 @dataclass(frozen=True)
 class TrainImage:
-    """`latent`: float32 (height, width, 4) in -1…1; `caption`: a fixed random vector of its words."""
+    """`latent`: float32 (height, width, 4) in -1…1; `caption`: a fixed random vector of its words;
+    `weight`: of its loss, prior_loss_weight for a regularization image.
+    """
 
     path: Path
     repeats: int
@@ -35,6 +37,8 @@ class TrainImage:
     latent: NDArray[np.float32]
     caption: NDArray[np.float32]
     words: str
+    weight: float = 1.0
+    is_reg: bool = False
 
 
 class Dataset:
@@ -45,11 +49,14 @@ class Dataset:
         self._batch_size = int(args.train_batch_size)
         self._seed = int(args.seed)
         self.subsets: dict[str, tuple[int, int]] = {}
+        self.regularization: dict[str, tuple[int, int]] = {}
         self.images: list[TrainImage] = []
-        if args.reg_data_dir:
-            info("the rehearsal ignores regularization images", "WARNING")
+        self.validation: list[TrainImage] = []
         for folder in sorted(path for path in Path(args.train_data_dir).iterdir() if path.is_dir()):
-            self._read(folder, args)
+            self.images += self._read(folder, args, self.subsets, 1.0)
+        self._split(args)
+        if args.reg_data_dir:
+            self._add_regularization(args)
         buckets = Counter(image.bucket for image in self.images for _ in range(image.repeats))
         self.buckets = dict(sorted(buckets.items()))
         if self.images:
@@ -80,41 +87,72 @@ class Dataset:
         shuffled.shuffle(batches)
         return batches
 
-    def _read(self, folder: Path, args: Namespace) -> None:
+    def _split(self, args: Namespace) -> None:
+        """split_train_val of library/train_util.py, over all folders at once."""
+        share = float(args.validation_split or 0.0)
+        if not share:
+            return
+        shuffled = list(self.images)
+        random.Random(self._seed if args.validation_seed is None else args.validation_seed).shuffle(shuffled)
+        self.validation = shuffled[len(shuffled) - round(len(shuffled) * share) :]
+        kept = {image.path for image in shuffled[: math.ceil(len(shuffled) * (1 - share))]}
+        self.images = [image for image in self.images if image.path in kept]
+
+    def _add_regularization(self, args: Namespace) -> None:
+        """As many as there are training images with their repeats, each in turn (DreamBoothDataset)."""
+        wanted = sum(image.repeats for image in self.images)
+        found: list[TrainImage] = []
+        for folder in sorted(path for path in Path(args.reg_data_dir).iterdir() if path.is_dir()):
+            found += self._read(folder, args, self.regularization, float(args.prior_loss_weight))
+        if not found:
+            info("no regularization images / 正則化画像が見つかりませんでした", "WARNING")
+            return
+        turns = Counter(found[index % len(found)].path for index in range(wanted))
+        self.images += [replace(image, repeats=turns[image.path]) for image in found if turns[image.path]]
+
+    def _read(
+        self, folder: Path, args: Namespace, subsets: dict[str, tuple[int, int]], weight: float
+    ) -> list[TrainImage]:
         number, _, words = folder.name.partition("_")
         if not number.isdecimal():
             info(
                 f"ignore directory without repeats / 無視します: {folder.name}",
                 "WARNING",
             )
-            return
+            return []
         paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         if int(number) < 1 or not paths:
             info(
                 f"ignore subset with image_dir='{folder}': no images found or num_repeats is less than 1",
                 "WARNING",
             )
-            return
+            return []
         info(f"found directory {folder} contains {len(paths)} image files")
-        missing = 0
+        missing, images, is_reg = 0, [], subsets is self.regularization
         for path in paths:
             caption_file = path.with_suffix(args.caption_extension)
             missing += not caption_file.is_file()
             caption = caption_file.read_text(encoding="utf-8").strip() if caption_file.is_file() else words
             bucket, latent = _latent(path, args)
-            self.images.append(TrainImage(path, int(number), bucket, latent, embed(caption), caption))
+            images.append(
+                TrainImage(path, int(number), bucket, latent, embed(caption), caption, weight, is_reg)
+            )
         if missing:
             info(f"No caption file found for {missing} images. class tokens will be used", "WARNING")
-        self.subsets[folder.name] = (int(number), len(paths))
+        subsets[folder.name] = (int(number), len(paths))
+        return images
 
     def metadata(self) -> dict[str, Any]:
         """ss_dataset_dirs and ss_tag_frequency as Kohya writes them."""
-        tags: dict[str, Counter[str]] = {name: Counter() for name in self.subsets}
+        tags: dict[str, Counter[str]] = {name: Counter() for name in {**self.subsets, **self.regularization}}
         for image in self.images:
             tags[image.path.parent.name].update(tag.strip() for tag in image.words.split(",") if tag.strip())
         return {
             "ss_dataset_dirs": {
                 name: {"n_repeats": n, "img_count": count} for name, (n, count) in self.subsets.items()
+            },
+            "ss_reg_dataset_dirs": {
+                name: {"n_repeats": n, "img_count": count} for name, (n, count) in self.regularization.items()
             },
             "ss_tag_frequency": {name: dict(counts) for name, counts in tags.items()},
         }

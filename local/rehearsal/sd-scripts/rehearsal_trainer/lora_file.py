@@ -52,7 +52,7 @@ def describe(args: Namespace, dataset: Dataset, epochs: int, began: float) -> di
         **{f"ss_{name}": getattr(args, name) for name in RECORDED_OPTIONS},
         "ss_training_started_at": began,
         "ss_num_train_images": dataset.repeated,
-        "ss_num_reg_images": 0,
+        "ss_num_reg_images": sum(image.repeats for image in dataset.images if image.is_reg),
         "ss_num_batches_per_epoch": dataset.batches,
         "ss_num_epochs": epochs,
         "ss_base_model_version": "sdxl_base_v1-0",

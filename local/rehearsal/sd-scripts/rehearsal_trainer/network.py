@@ -109,6 +109,7 @@ class AdamW:
     def __init__(self, parameters: dict[str, Array], decay: float = 0.01) -> None:
         self._parameters, self._decay = parameters, decay
         self.steps = 0
+        self.param_groups: list[dict[str, float]] = [{"lr": 0.0}]  # torch's place for the rate
         self.moments = {
             name: (np.zeros_like(array), np.zeros_like(array)) for name, array in parameters.items()
         }
@@ -116,6 +117,7 @@ class AdamW:
     def step(self, gradients: dict[str, Array], rate: float) -> None:
         """Updates the parameters in place."""
         self.steps += 1
+        self.param_groups[0]["lr"] = rate
         first_correction, second_correction = 1 - 0.9**self.steps, 1 - 0.999**self.steps
         for name, array in self._parameters.items():
             first, second = self.moments[name]

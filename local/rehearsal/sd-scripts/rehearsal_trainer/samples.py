@@ -18,9 +18,9 @@ from rehearsal_trainer.network import PATCH, TOKEN_SIZE, Array, Network, latent_
 DRAWING_STEPS = 8
 
 
-def sample(args: Namespace, network: Network, epoch: int | None, step: int) -> None:
-    """Draws when `step` or `epoch` is due; exactly one of the two is given, as by Kohya's two calls."""
-    if not args.sample_prompts or not _is_due(args, epoch, step):
+def draw_samples(args: Namespace, network: Network, epoch: int | None, step: int) -> None:
+    """One picture a prompt, named as Kohya names them."""
+    if not args.sample_prompts:
         return
     folder = Path(args.output_dir) / "sample"
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,19 +30,12 @@ def sample(args: Namespace, network: Network, epoch: int | None, step: int) -> N
     number = f"e{epoch:06d}" if epoch is not None else f"{step:06d}"
     for index, line in enumerate(prompts):
         prompt, options = _parse(line)
+        info(f"prompt: {prompt}")
         seed = options.get("d")
         suffix = "" if seed is None else f"_{seed}"
         name = f"{args.output_name}_{number}_{index:02d}_{time.strftime('%Y%m%d%H%M%S')}{suffix}.png"
         size = (options.get("w", 512), options.get("h", 512))
         _draw(network, prompt, size, seed if seed is not None else index).save(folder / name)
-
-
-def _is_due(args: Namespace, epoch: int | None, step: int) -> bool:
-    if args.sample_every_n_epochs:  # it wins over steps, as in Kohya's sample_images_common
-        return epoch is not None and epoch % int(args.sample_every_n_epochs) == 0
-    if epoch is not None or not args.sample_every_n_steps:
-        return False
-    return step > 0 and step % int(args.sample_every_n_steps) == 0
 
 
 def _parse(line: str) -> tuple[str, dict[str, int]]:

@@ -6,10 +6,10 @@ from argparse import Namespace
 from rehearsal_trainer.log import info
 
 
-def rate(args: Namespace, step: int) -> float:
-    """The learning rate of the step after `step` steps."""
+def rate(args: Namespace, step: int, total: int) -> float:
+    """The learning rate of the step after `step` of `total` steps, as announced when the training began."""
     base = float(args.unet_lr if args.unet_lr is not None else args.learning_rate)
-    total, warmup = int(args.max_train_steps), float(args.lr_warmup_steps or 0)
+    warmup = float(args.lr_warmup_steps or 0)
     warmup = warmup * total if 0 < warmup < 1 else warmup
     if args.lr_scheduler == "constant":
         return base

@@ -3,12 +3,15 @@ scripts 2e0fcc5).
 """
 
 import math
+import os
 import random
 import time
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from library import train_util
 
 from rehearsal_trainer import schedule
 from rehearsal_trainer.dataset import Dataset, TrainImage
@@ -16,7 +19,7 @@ from rehearsal_trainer.log import info, plain
 from rehearsal_trainer.lora_file import describe, save_lora
 from rehearsal_trainer.network import AdamW, Array, Network, clip, time_features, tokens_of
 from rehearsal_trainer.progress_bar import ProgressBar
-from rehearsal_trainer.samples import sample
+from rehearsal_trainer.samples import draw_samples
 from rehearsal_trainer.state import load_state, remove_old_state, save_state
 
 NO_DATA = (
@@ -24,26 +27,6 @@ NO_DATA = (
     "画像がありません。引数指定を確認してください"
 )
 MOST_TOKENS_OF_AN_IMAGE = 256
-
-
-class LossRecorder:
-    """Kohya's moving average: over one epoch, each step's loss replaced in the next."""
-
-    def __init__(self) -> None:
-        self._losses: list[float] = []
-        self._total = 0.0
-
-    def add(self, epoch: int, step: int, loss: float) -> float:
-        """Returns the average with this loss in it."""
-        if epoch == 0:
-            self._losses.append(loss)
-        else:
-            # Also the places of batches that a restart passed over: Kohya's zeros, which dilute its average.
-            self._losses += [0.0] * (step + 1 - len(self._losses))
-            self._total -= self._losses[step]
-            self._losses[step] = loss
-        self._total += loss
-        return self._total / len(self._losses)
 
 
 def train(args: Namespace) -> int:
@@ -70,8 +53,10 @@ def train(args: Namespace) -> int:
     epochs = math.ceil(args.max_train_steps / steps_per_epoch)
     _announce(args, dataset, epochs)
     metadata = describe(args, dataset, epochs, began)
-    loop = _Loop(args, dataset, network, optimizer, rng)
+    loop = _Loop(args, dataset, network, optimizer, rng, metadata)
     steps = loop.run(epochs, *_start(args, dataset.batches, known))
+    if not loop.accelerator.is_main_process:
+        return 0
     if args.save_state or args.save_state_on_train_end:
         save_state(
             Path(args.output_dir) / f"{args.output_name}-state", network, optimizer, rng, epochs, steps
@@ -85,8 +70,9 @@ def train(args: Namespace) -> int:
 def _announce(args: Namespace, dataset: Dataset, epochs: int) -> None:
     plain("running training / 学習開始")
     plain(f"  num train images * repeats / 学習画像の数×繰り返し回数: {dataset.repeated}")
-    plain("  num validation images * repeats / 学習画像の数×繰り返し回数: 0")
-    plain("  num reg images / 正則化画像の数: 0")
+    plain(f"  num validation images * repeats / 学習画像の数×繰り返し回数: {len(dataset.validation)}")
+    regularization = sum(image.repeats for image in dataset.images if image.is_reg)
+    plain(f"  num reg images / 正則化画像の数: {regularization}")
     plain(f"  num batches per epoch / 1epochのバッチ数: {dataset.batches}")
     plain(f"  num epochs / epoch数: {epochs}")
     plain(f"  batch size per device / バッチサイズ: {args.train_batch_size}")
@@ -118,10 +104,16 @@ def _start(args: Namespace, batches: int, known: int | None) -> tuple[int, int]:
 
 
 class _Loop:
-    """One launch's steps."""
+    """One launch's steps. The variables of run() have the names of Kohya's loop, which the hooks read."""
 
     def __init__(
-        self, args: Namespace, dataset: Dataset, network: Network, optimizer: AdamW, rng: np.random.Generator
+        self,
+        args: Namespace,
+        dataset: Dataset,
+        network: Network,
+        optimizer: AdamW,
+        rng: np.random.Generator,
+        metadata: dict[str, Any],
     ) -> None:
         self._args, self._dataset, self._network, self._optimizer, self._rng = (
             args,
@@ -130,54 +122,101 @@ class _Loop:
             optimizer,
             rng,
         )
-        self._losses = LossRecorder()
-        self._counter = 0
+        self._metadata, self._total = metadata, int(args.max_train_steps)
         self._pending: dict[str, Array] = {}
+        self._epoch = 0
+        self._counter = 0
+        self.accelerator = train_util.prepare_accelerator(args)
+        self.accelerator.saves = self._save_state
 
-    def run(self, epochs: int, first_epoch: int, skip: int) -> int:
+    def run(self, num_train_epochs: int, first_epoch: int, skip: int) -> int:
         """Returns the trainer's own counter at the end."""
-        self._counter = skip
-        accumulation, most = int(self._args.gradient_accumulation_steps), int(self._args.max_train_steps)
-        bar = ProgressBar(most - skip)
-        for epoch in range(first_epoch, epochs):
-            plain(f"\nepoch {epoch + 1}/{epochs}\n")
-            batches = self._dataset.epoch(epoch)[max(skip, 0) :]
+        args, network, optimizer, accelerator = self._args, self._network, self._optimizer, self.accelerator
+        save_model = self._save_model
+        pause = float(
+            os.environ.get("REHEARSAL_STEP_SECONDS", "0")
+        )  # as slow as a GPU, where a test wants it so
+        train_dataloader = range(self._dataset.batches)
+        accumulation = int(args.gradient_accumulation_steps)
+        num_update_steps_per_epoch = math.ceil(self._dataset.batches / accumulation)
+        loss_recorder, val_epoch_loss_recorder = train_util.LossRecorder(), train_util.LossRecorder()
+        global_step = self._counter = skip
+        bar = ProgressBar(int(args.max_train_steps) - skip) if accelerator.is_main_process else None
+        for epoch in range(first_epoch, num_train_epochs):
+            plain(f"\nepoch {epoch + 1}/{num_train_epochs}\n")
+            self._epoch = epoch + 1
+            images = self._dataset.epoch(epoch)[max(skip, 0) :]
             # Kohya's skipped loader still yields the last skipped batch.
             passed, skip = min(1, max(skip, 0)), 0
-            for index, batch in enumerate(batches):
-                loss = self._accumulate(batch, accumulation)
-                if (index + 1) % accumulation == 0 or index + 1 == len(batches):
-                    self._step(bar, epoch)
-                bar.set_loss(self._losses.add(epoch, index + passed, loss))
-                if self._counter >= most:
+            for index, examples in enumerate(images):
+                batch = {"image_keys": [str(image.path) for image in examples]}
+                accelerator.sync_gradients = (index + 1) % accumulation == 0 or index + 1 == len(images)
+                time.sleep(pause)
+                with accelerator.accumulate(network):
+                    loss = self._accumulate(examples, accumulation)
+                    if accelerator.sync_gradients:
+                        self._step()
+                if accelerator.sync_gradients:
+                    if bar:
+                        bar.update()
+                    global_step += 1
+                    self._counter = global_step
+                    self._sample(None, global_step)
+                    self._save_if_due(global_step)
+                loss_recorder.add(epoch=epoch, step=index + passed, loss=loss)
+                if bar:
+                    bar.set_loss(loss_recorder.moving_average)
+                if global_step >= int(args.max_train_steps):
                     break
-            sample(self._args, self._network, epoch + 1, self._counter)
-        bar.close()
-        return self._counter
+            validation_total_steps = len(self._dataset.validation)
+            for val_timesteps_step, image in enumerate(self._dataset.validation):
+                # The same noise every time, as Kohya's validation_seed makes it.
+                seed = self._args.seed + val_timesteps_step
+                loss, _ = network.loss_and_gradients(*_examples([image], np.random.default_rng(seed)))
+                val_epoch_loss_recorder.add(epoch=epoch, step=val_timesteps_step, loss=loss)
+            self._sample(epoch + 1, global_step)
+        if bar:
+            bar.close()
+        # Read by the hooks alone.
+        del batch, optimizer, save_model, train_dataloader, num_update_steps_per_epoch, validation_total_steps
+        return global_step
 
     def _accumulate(self, batch: list[TrainImage], accumulation: int) -> float:
         loss, gradients = self._network.loss_and_gradients(*_examples(batch, self._rng))
+        weight = sum(image.weight for image in batch) / len(batch)
         for name, gradient in gradients.items():
-            share = gradient / np.float32(accumulation)
+            share = gradient * np.float32(weight / accumulation)
             self._pending[name] = self._pending[name] + share if name in self._pending else share
-        return loss
+        return loss * weight
 
-    def _step(self, bar: ProgressBar, epoch: int) -> None:
-        args, network = self._args, self._network
-        clip(self._pending, float(args.max_grad_norm))
-        self._optimizer.step(self._pending, schedule.rate(args, self._optimizer.steps))
+    def _step(self) -> None:
+        clip(self._pending, float(self._args.max_grad_norm))
+        self._optimizer.step(self._pending, schedule.rate(self._args, self._optimizer.steps, self._total))
         self._pending = {}
-        bar.update()
-        self._counter += 1
-        sample(args, network, None, self._counter)
-        if args.save_every_n_steps and self._counter % int(args.save_every_n_steps) == 0:
-            name = f"{args.output_name}-step{self._counter:08d}"
-            save_lora(Path(args.output_dir) / f"{name}.safetensors", network, {"ss_steps": self._counter})
-            if args.save_state:
-                info(f"saving state at step {self._counter}")
-                folder = Path(args.output_dir) / f"{name}-state"
-                save_state(folder, network, self._optimizer, self._rng, epoch + 1, self._counter)
-                remove_old_state(args, self._counter)
+
+    def _sample(self, epoch: int | None, step: int) -> None:
+        def draw(epoch: int | None, step: int) -> None:
+            draw_samples(self._args, self._network, epoch, step)
+
+        train_util.sample_images_common(draw, self.accelerator, self._args, epoch, step)
+
+    def _save_model(self, name: str, network: Network, steps: int, epoch: int) -> None:
+        metadata = {**self._metadata, "ss_steps": steps, "ss_epoch": epoch}
+        save_lora(Path(self._args.output_dir) / name, network, metadata)
+
+    def _save_state(self, folder: Path) -> None:
+        save_state(folder, self._network, self._optimizer, self._rng, self._epoch, self._counter)
+
+    def _save_if_due(self, step: int) -> None:
+        args = self._args
+        if not args.save_every_n_steps or step % int(args.save_every_n_steps) != 0:
+            return
+        name = f"{args.output_name}-step{step:08d}"
+        self._save_model(f"{name}.safetensors", self._network, step, self._epoch)
+        if args.save_state:
+            info(f"saving state at step {step}")
+            self.accelerator.save_state(str(Path(args.output_dir) / f"{name}-state"))
+            remove_old_state(args, step)
 
 
 def _examples(batch: list[TrainImage], rng: np.random.Generator) -> tuple[Array, Array, Array]:

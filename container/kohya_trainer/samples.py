@@ -1,0 +1,46 @@
+"""Sample prompts: what the trainer is given to draw, and what the pictures say of themselves."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from kohya_trainer.png_text import with_text
+
+# <output_name>_<step, or e and the epoch>_<index of the prompt>_<time>[_<seed>].png, library/train_util.py
+_NAME = re.compile(r"_(?P<epoch>e?)(?P<number>\d{6})_(?P<index>\d{2,})_\d{14}(?:_(?P<seed>\d+))?\.png$")
+_HAS_SEED = re.compile(r"\s--d \d+")
+
+
+def prompt_lines(prompts: Sequence[str], seed: int) -> list[str]:
+    """One prompt a line, as Kohya reads them: # begins a comment. Each gets a seed, so that pictures of different
+    steps can be compared.
+    """
+    lines = [" ".join(prompt.split()).lstrip("# ") for prompt in prompts]
+    return [
+        line if _HAS_SEED.search(line) else f"{line} --d {seed + index}" for index, line in enumerate(lines)
+    ]
+
+
+def deliver_samples(drawn: Path, target: Path, prompts: Sequence[str], private: bool) -> int:
+    """Copies the pictures with prompt, seed and step inside; a private run's without the prompt."""
+    pictures = sorted(drawn.glob("*.png"))
+    if pictures:
+        target.mkdir(parents=True, exist_ok=True)
+    for picture in pictures:
+        texts = _texts(picture.name, prompts)
+        if private:
+            texts.pop("prompt", None)
+        (target / picture.name).write_bytes(with_text(picture.read_bytes(), texts))
+    return len(pictures)
+
+
+def _texts(name: str, prompts: Sequence[str]) -> dict[str, str]:
+    match = _NAME.search(name)
+    if match is None:
+        return {}
+    texts = {"epoch" if match["epoch"] else "step": str(int(match["number"]))}
+    if match["seed"]:
+        texts["seed"] = match["seed"]
+    if int(match["index"]) < len(prompts):
+        texts["prompt"] = prompts[int(match["index"])]
+    return texts

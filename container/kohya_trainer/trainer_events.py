@@ -1,0 +1,23 @@
+"""What the hooks inside the trainer's process tell this package: one JSON object a line of the trainer's output."""
+
+import json
+from typing import Any
+
+PREFIX = "@kohya_trainer "
+
+
+def encode(event: str, **facts: Any) -> str:
+    """One line. Numbers that are not finite are written as Python's json writes and reads them."""
+    return PREFIX + json.dumps({"event": event, **facts})
+
+
+def decode(line: str) -> dict[str, Any] | None:
+    """The event with its facts; None for any other line, and for one that was torn."""
+    _, found, text = line.partition(PREFIX)
+    if not found:
+        return None
+    try:
+        event = json.loads(text)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None

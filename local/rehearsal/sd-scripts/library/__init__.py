@@ -1,0 +1,1 @@
+"""The part of Kohya's library that the training container reaches into."""

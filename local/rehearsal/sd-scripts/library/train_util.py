@@ -1,0 +1,75 @@
+"""Kohya's names at the places where the training container's hooks follow its loop."""
+
+import os
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class LossRecorder:
+    """Kohya's moving average: over one epoch, each step's loss replaced in the next."""
+
+    def __init__(self) -> None:
+        self._losses: list[float] = []
+        self._total = 0.0
+
+    def add(self, *, epoch: int, step: int, loss: float) -> None:
+        if epoch == 0:
+            self._losses.append(loss)
+        else:
+            # Also the places of batches that a restart passed over: Kohya's zeros, which dilute its average.
+            self._losses += [0.0] * (step + 1 - len(self._losses))
+            self._total -= self._losses[step]
+            self._losses[step] = loss
+        self._total += loss
+
+    @property
+    def moving_average(self) -> float:
+        return self._total / len(self._losses) if self._losses else 0.0
+
+
+class Accelerator:
+    """As much of accelerate's as Kohya's loop uses; of several processes each trains alone."""
+
+    def __init__(self) -> None:
+        self.process_index = int(os.environ.get("RANK", "0"))
+        self.num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+        self.is_main_process = self.process_index == 0
+        self.sync_gradients = True
+        self.saves: Callable[[Path], None] = lambda folder: None
+
+    @contextmanager
+    def accumulate(self, model: Any) -> Iterator[None]:
+        """Around each batch."""
+        yield
+
+    def save_state(self, folder: str) -> None:
+        self.saves(Path(folder))
+
+    def unwrap_model(self, model: Any) -> Any:
+        return model
+
+
+def prepare_accelerator(args: Namespace) -> Accelerator:
+    return Accelerator()
+
+
+def sample_images_common(
+    draw: Callable[[int | None, int], None],
+    accelerator: Accelerator,
+    args: Namespace,
+    epoch: int | None,
+    steps: int,
+) -> None:
+    """Draws when `steps` or `epoch` is due; exactly one of the two is given, as by Kohya's two calls."""
+    if steps == 0:
+        if not args.sample_at_first:
+            return
+    elif args.sample_every_n_epochs:  # it wins over steps
+        if epoch is None or epoch % int(args.sample_every_n_epochs) != 0:
+            return
+    elif epoch is not None or not args.sample_every_n_steps or steps % int(args.sample_every_n_steps) != 0:
+        return
+    draw(epoch, steps)

@@ -1,0 +1,99 @@
+"""What is delivered beside the tensors: metadata that other tools read, pictures that say what they are."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from kohya_trainer.model_metadata import (
+    NAMES_AND_TAGS,
+    PROVENANCE,
+    delivered_metadata,
+    read_metadata,
+    tensors_sha256,
+    write_with_metadata,
+)
+from kohya_trainer.png_text import with_text
+from kohya_trainer.samples import deliver_samples, prompt_lines
+
+FACTS = {"licence": "CC0-1.0", "trigger_word": "sks", "steps": 12}
+WRITTEN = {
+    "ss_tag_frequency": '{"10_sks cat": {"tabby": 3}}',
+    "ss_dataset_dirs": '{"10_sks cat": {}}',
+    "ss_network_dim": "8",
+    "modelspec.title": "cats",
+}
+
+
+def png() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+def test_modelspec_fields_and_provenance_are_added_and_the_tensors_stay(tmp_path: Path) -> None:
+    model, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    save_file({"x": np.arange(7, dtype=np.float16)}, model, metadata=WRITTEN)
+
+    write_with_metadata(
+        model, target, delivered_metadata(read_metadata(model), FACTS, tensors_sha256(model), private=False)
+    )
+
+    with safe_open(target, framework="numpy") as opened:
+        metadata = opened.metadata()
+        assert (opened.get_tensor("x") == np.arange(7)).all()
+    assert metadata["modelspec.license"] == "CC0-1.0"
+    assert metadata["modelspec.trigger_phrase"] == "sks"
+    assert metadata["modelspec.title"] == "cats"
+    assert metadata["ss_tag_frequency"] == WRITTEN["ss_tag_frequency"]
+    assert json.loads(metadata[PROVENANCE]) == FACTS
+    body = np.arange(7, dtype=np.float16).tobytes()
+    assert metadata["modelspec.hash_sha256"] == f"0x{hashlib.sha256(body).hexdigest()}"
+    assert tensors_sha256(target) == tensors_sha256(model)
+
+
+def test_a_private_runs_model_names_neither_tags_nor_folders() -> None:
+    told = delivered_metadata(WRITTEN, FACTS, "0", private=True)
+
+    assert not NAMES_AND_TAGS & set(told)
+    assert "tabby" not in str(told)
+    assert "10_sks cat" not in str(told)
+    assert told["ss_network_dim"] == "8"
+
+
+def test_a_picture_tells_prompt_seed_and_step() -> None:
+    picture = Image.open(io.BytesIO(with_text(png(), {"prompt": "sks cat, été", "seed": "7", "step": "40"})))
+
+    assert picture.info == {"prompt": "sks cat, été", "seed": "7", "step": "40"}
+    assert picture.getpixel((3, 3)) == (255, 0, 0)
+
+
+def test_what_is_no_png_is_refused() -> None:
+    with pytest.raises(ValueError, match="no PNG"):
+        with_text(b"\xff\xd8 a JPEG", {})
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_samples_are_delivered_by_their_names(tmp_path: Path, private: bool) -> None:
+    drawn = tmp_path / "sample"
+    drawn.mkdir()
+    (drawn / "cats_000040_01_20261124120000_8.png").write_bytes(png())
+
+    assert deliver_samples(drawn, tmp_path / "samples", ["a", "b"], private) == 1
+
+    info = Image.open(tmp_path / "samples" / "cats_000040_01_20261124120000_8.png").info
+    assert info == {"step": "40", "seed": "8"} | ({} if private else {"prompt": "b"})
+
+
+def test_every_prompt_has_a_seed_and_one_line() -> None:
+    assert prompt_lines(["# sks\ncat", "dog --d 5 --w 512", "bird"], 100) == [
+        "sks cat --d 100",
+        "dog --d 5 --w 512",
+        "bird --d 102",
+    ]

@@ -1,0 +1,184 @@
+"""What the hooks tell, as the watch takes it: smoothing, divergence, a stuck trainer, validations."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kohya_trainer import watch as watching
+from kohya_trainer.checkpoints import CheckpointStore
+from kohya_trainer.divergence import FACTOR, WINDOW, DivergenceWatch
+from kohya_trainer.loss_history import VALIDATION_NAME, LossHistory, SmoothedLoss
+from kohya_trainer.orders import Orders, read_orders
+from kohya_trainer.save_policy import LEAST_SECONDS, MOST_SECONDS_LOST, MOST_SHARE, seconds_between_saves
+from kohya_trainer.trainer_events import decode, encode
+from kohya_trainer.watch import TrainingWatch
+
+
+def watch(
+    tmp_path: Path, said: list[str], stall_seconds: float = 60.0, private: bool = False
+) -> TrainingWatch:
+    checkpoints = tmp_path / "checkpoints"
+    orders = Orders(states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"))
+    return TrainingWatch(
+        {},
+        tmp_path / "output",
+        CheckpointStore(checkpoints, "fingerprint"),
+        LossHistory(checkpoints, 0),
+        LossHistory(checkpoints, 0, VALIDATION_NAME),
+        None,
+        orders,
+        stall_seconds,
+        private,
+        said.append,
+    )
+
+
+def step(number: int, loss: float, **facts: Any) -> bytes:
+    told = {"learning_rate": 1e-4, "seconds": 0.5, "images": 4, "files": ["a.jpg", "b.jpg"], "gpu_gib": 12.5}
+    return f"\n{encode('step', step=number, loss=loss, **{**told, **facts})}\n".encode()
+
+
+def test_a_step_is_told_with_smoothed_loss_rate_speed_and_memory(tmp_path: Path) -> None:
+    said: list[str] = []
+    watched = watch(tmp_path, said)
+
+    watched.output(b"  total optimization steps: 4\n" + step(1, 1.0) + step(2, 0.5))
+
+    assert said[-1] == (
+        "progress step=2 total=4 loss=0.75 lr=0.0001 images_per_second=8 gpu_memory_gib=12.5 "
+        "seconds_per_step=0.5 eta_seconds=1"
+    )
+
+
+def test_an_event_behind_a_bar_on_its_line_is_found_and_the_bar_not_counted(tmp_path: Path) -> None:
+    said: list[str] = []
+    bar = "\rsteps:  25%|# | 1/4 [00:01<00:01,  2.00it/s, avr_loss=0.7]"
+
+    watch(tmp_path, said).output(bar.encode() + step(1, 1.0).lstrip())
+
+    assert [line.split(" loss=")[1].split()[0] for line in said] == ["1"]
+
+
+def test_a_torn_event_is_a_line_of_the_log(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    watch(tmp_path, said).output(encode("step", step=1)[:-5].encode() + b"\n")
+
+    assert len(said) == 1
+    assert decode(said[0]) is None
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_names_step_and_batch(tmp_path: Path, loss: float) -> None:
+    watched = watch(tmp_path, [])
+
+    watched.output(step(1, 0.5) + step(2, loss))
+
+    assert watched.must_stop()
+    assert watched.error is not None
+    assert watched.error.kind == "not-finite"
+    assert "at step 2, in the batch of a.jpg, b.jpg." in watched.error.cause
+
+
+def test_a_private_runs_failure_names_no_file_and_its_log_no_prompt(tmp_path: Path) -> None:
+    said: list[str] = []
+    watched = watch(tmp_path, said, private=True)
+
+    watched.output(
+        b"INFO  prompt: sks cat\nINFO  negative_prompt: dog\nINFO  height: 512\n" + step(1, math.nan)
+    )
+
+    assert said[0] == "INFO  height: 512"
+    assert watched.error is not None
+    assert "a.jpg" not in watched.error.cause
+
+
+def test_a_growing_loss_is_divergence_by_the_stated_rule(tmp_path: Path) -> None:
+    watched = watch(tmp_path, [])
+
+    for number in range(1, 2 * WINDOW):
+        watched.output(step(number, 0.1 if number <= WINDOW else 10.0))
+        if watched.error:
+            break
+
+    assert watched.error is not None
+    assert watched.error.kind == "diverging"
+    assert number < WINDOW + 3
+
+
+def test_single_steps_and_a_steady_loss_are_no_divergence() -> None:
+    watched = DivergenceWatch()
+    losses = [0.02 + 0.4 * (number % 7 == 0) for number in range(300)]
+
+    assert not any(watched.add(loss) for loss in losses)
+    assert FACTOR > 1
+
+
+def test_a_silent_trainer_is_stopped_with_what_the_gpu_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "gpu_state", lambda: "GPU 0: 0 %, 70000 MiB, 81559 MiB")
+    watched = watch(tmp_path, [], stall_seconds=0.0)
+    watched.output(step(7, 0.5))
+
+    watched.silence()
+
+    assert watched.must_stop()
+    assert watched.error is not None
+    assert watched.error.kind == "stalled"
+    assert "after step 7 (GPU 0: 0 %, 70000 MiB" in watched.error.cause
+
+
+def test_the_best_validation_is_kept_beside_the_checkpoints(tmp_path: Path) -> None:
+    watched = watch(tmp_path, [])
+    (tmp_path / "output").mkdir()
+
+    for number, loss in ((2, 0.5), (4, 0.4), (6, 0.6)):
+        model = ""
+        if number < 6:
+            model = "cats-best.safetensors"
+            (tmp_path / "output" / model).write_text(str(number))
+        facts = {"step": number, "loss": loss, "model": model, "waited": 1, "stop": number == 6}
+        watched.output(f"{encode('validation', **facts)}\n".encode())
+
+    assert watched.stopped_early
+    assert watched.must_stop()
+    assert watched.best is not None
+    assert (watched.best.step, watched.best.path.read_text()) == (4, "4")
+    assert len(list((tmp_path / "checkpoints").glob("best-*"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("save", "step_seconds"), [(0.01, 0.3), (2.0, 1.0), (15.0, 2.0), (40.0, 5.0), (200.0, 9.0)]
+)
+def test_saving_costs_little_and_little_can_be_lost(save: float, step_seconds: float) -> None:
+    pause = seconds_between_saves(save, step_seconds)
+
+    assert pause + step_seconds + save <= MOST_SECONDS_LOST
+    # Where both bounds cannot hold, the one on what is lost does.
+    assert save / (save + pause) <= MOST_SHARE + 1e-9 or pause + step_seconds + save == MOST_SECONDS_LOST
+    assert pause >= LEAST_SECONDS
+
+
+def test_before_a_save_was_measured_the_first_comes_soon() -> None:
+    assert seconds_between_saves(None, 1.0) == LEAST_SECONDS
+
+
+def test_orders_arrive_as_they_were_written(tmp_path: Path) -> None:
+    orders = Orders(states="s", save_now="n", done=3, total=9, resume="state", exact=True, patience=2)
+
+    orders.write(tmp_path / "orders.json")
+
+    assert read_orders(tmp_path / "orders.json") == orders
+
+
+def test_a_restart_goes_on_with_the_smoothed_loss() -> None:
+    losses = [1.0 / number for number in range(1, 60)]
+    whole = SmoothedLoss(None, 0)
+    told = [whole.add(loss) for loss in losses]
+
+    resumed = SmoothedLoss(told[29], 30)
+
+    assert [resumed.add(loss) for loss in losses[30:]] == told[30:]
