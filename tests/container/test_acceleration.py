@@ -45,8 +45,8 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Any]]:
     return build
 
 
-def gradients(forward: Any, network: Any, dtype: Any = torch.float32) -> Any:
-    random = torch.Generator().manual_seed(1)
+def gradients(forward: Any, network: Any, dtype: Any = torch.float32, seed: int = 1) -> Any:
+    random = torch.Generator().manual_seed(seed)
     x, context, y = (
         torch.randn(*shape, generator=random).to(dtype) for shape in ((2, 4, 16, 16), (2, 77, 2048), (2, 64))
     )
@@ -74,12 +74,15 @@ def test_gradients_are_the_trainers(trainer: Any, again: float) -> None:
 def test_in_bf16_it_is_no_further_from_fp32_than_the_trainer_is(trainer: Any) -> None:
     from kohya_trainer.acceleration.unet import FastUNet
 
-    unet, network = trainer()
-    exact = gradients(unet.forward, network)
-    unet, network = trainer(torch.bfloat16)
-    trainers = difference(gradients(unet.forward, network, torch.bfloat16), exact)
-    fast = FastUNet(unet, network.unet_loras)
-    assert difference(gradients(fast, network, torch.bfloat16), exact) < 1.1 * trainers
+    trainers, ours = 0.0, 0.0
+    for seed in range(4):  # of one batch's rounding either may have the luck
+        unet, network = trainer()
+        exact = gradients(unet.forward, network, seed=seed)
+        unet, network = trainer(torch.bfloat16)
+        trainers += difference(gradients(unet.forward, network, torch.bfloat16, seed), exact)
+        fast = FastUNet(unet, network.unet_loras)
+        ours += difference(gradients(fast, network, torch.bfloat16, seed), exact)
+    assert ours < 1.1 * trainers
 
 
 @needs_trainer
