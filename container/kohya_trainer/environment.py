@@ -123,7 +123,10 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
     tokenizers = variables.get("TOKENIZER_CACHE_DIR")
     return Environment(
         folders=folders,
-        machine=_machine(_json(settings / "resourceconfig.json"), gpus=() if rehearsal else visible_gpus()),
+        machine=_machine(
+            _json(settings / "resourceconfig.json"),
+            gpus=() if rehearsal else chosen(visible_gpus(), variables.get("CUDA_VISIBLE_DEVICES")),
+        ),
         kohya_home=Path(home).absolute(),
         kohya_version=variables.get("KOHYA_VERSION") or DEFAULT_KOHYA_VERSION,
         image=hyperparameters.get("image") or variables.get("IMAGE_DIGEST") or None,
@@ -142,6 +145,14 @@ def visible_gpus() -> tuple[str, ...]:
     except (OSError, subprocess.TimeoutExpired):
         return ()
     return tuple(line.strip() for line in listed.stdout.splitlines() if line.startswith("GPU "))
+
+
+def chosen(gpus: tuple[str, ...], numbers: str | None) -> tuple[str, ...]:
+    """Those that CUDA will show, where their numbers are given; nvidia-smi lists all of them."""
+    wanted = (numbers or "").split(",")
+    if not all(number.isdecimal() and int(number) < len(gpus) for number in wanted):
+        return gpus
+    return tuple(gpus[int(number)] for number in wanted)
 
 
 def _machine(resources: Mapping[str, Any], gpus: tuple[str, ...]) -> Machine:

@@ -9,7 +9,7 @@ import pytest
 
 from kohya_trainer import base_model
 from kohya_trainer.base_model import load_base_model
-from kohya_trainer.environment import Environment, read_environment
+from kohya_trainer.environment import Environment, chosen, read_environment
 from kohya_trainer.errors import (
     BaseModelError,
     CorruptBaseModelError,
@@ -130,3 +130,11 @@ def test_a_broken_file_of_sagemakers_is_told_as_such(tmp_path: Path, content: st
 
     with pytest.raises(InvalidConfigurationError, match=r"resourceconfig\.json"):
         read_environment({"TRAINING_ROOT": str(tmp_path), "KOHYA_HOME": "/kohya"})
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [(None, ("a", "b")), ("", ("a", "b")), ("1", ("b",)), ("0,1", ("a", "b")), ("GPU-uuid", ("a", "b"))],
+)
+def test_the_gpus_that_cuda_shows_are_launched_on(numbers: str | None, expected: tuple[str, ...]) -> None:
+    assert chosen(("a", "b"), numbers) == expected

@@ -159,7 +159,7 @@ def interrupted_by_sigterm(bench: Bench) -> list[Result]:
             passed and ended < 120,
             f"{told_by(run)} {ended:.1f} s",
         ),
-        *_resumed(root, STATE + 3, "after SIGTERM"),
+        *resumed(root, STATE + 3, "after SIGTERM"),
     ]
 
 
@@ -171,7 +171,7 @@ def killed_while_saving(bench: Bench) -> list[Result]:
         Result(
             "SIGKILL during a save leaves no process", run.code == -9 and not _left(root), f"code {run.code}"
         ),
-        *_resumed(root, STATE - 10, "after a kill during a save"),
+        *resumed(root, STATE - 10, "after a kill during a save"),
     ]
 
 
@@ -217,7 +217,8 @@ def validated(bench: Bench) -> list[Result]:
     ]
 
 
-def _resumed(root: Root, least: int, when: str) -> list[Result]:
+def resumed(root: Root, least: int, when: str) -> list[Result]:
+    """Restarts an interrupted run of STEPS steps, which must go on after step `least` or a later one."""
     run = root.run()
     found = re.search(rf"^resuming after step (\d+) of {STEPS}$", run.text, re.MULTILINE)
     done = int(found[1]) if found else -1

@@ -1,0 +1,79 @@
+"""What takes two GPUs: images a second against one, and a run of two that is interrupted and goes on.
+
+    python tests/gpu/two_gpus.py --sd-scripts DIR --vocabulary FILE [--work DIR] [--out DIR]
+
+As verify.py, on a machine with two NVIDIA GPUs. Exits with 0 only if every check holds.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import signal
+from pathlib import Path
+
+from checks import STATE, STEPS, Result, resumed, told_by
+from roots import Bench, Root, Run, preset
+from verify import machine, prepared_bench, run_group, table
+
+LEAST_RATIO = 1.8
+
+
+def root_of(bench: Bench, name: str, gpus: int) -> Root:
+    """Sixteen images, so that an epoch is a whole number of batches on either number of GPUs."""
+    variables = {"CHECKPOINT_EVERY_N_STEPS": "10", "CUDA_VISIBLE_DEVICES": ",".join("01"[:gpus])}
+    root = Root(bench, name, variables)
+    root.add_images(16, 1024)
+    root.write_plan({**preset("sdxl-character"), "max_train_steps": STEPS})
+    return root
+
+
+def images_per_second(run: Run) -> float:
+    """The median of the second half."""
+    told = sorted(entry["images_per_second"] for entry in run.progress()[STEPS // 2 :])
+    return told[len(told) // 2] if told else 0.0
+
+
+def throughput(bench: Bench) -> list[Result]:
+    """One after the other, each alone on the machine."""
+    one, two = (root_of(bench, f"on-{gpus}", gpus).run() for gpus in (1, 2))
+    if one.code or two.code:
+        return [Result("both runs end well", False, f"{told_by(one)}; {told_by(two)}")]
+    speeds = images_per_second(one), images_per_second(two)
+    ratio = speeds[1] / speeds[0]
+    detail = f"{speeds[0]:.2f} and {speeds[1]:.2f} images/s: {ratio:.2f} times"
+    return [Result(f"two GPUs are at least {LEAST_RATIO} times as fast as one", ratio >= LEAST_RATIO, detail)]
+
+
+def interrupted(bench: Bench) -> list[Result]:
+    """SIGTERM, then a restart with the same checkpoints."""
+    root = root_of(bench, "interrupted", 2)
+    run = root.run(stop_at=rf"^progress step={STATE + 3} ", number=signal.SIGTERM)
+    kept = re.search(r"The state after step (\d+) is kept", run.failure)
+    saved = Result("SIGTERM saves the state of two GPUs", run.code == 1 and kept is not None, told_by(run))
+    return [saved, *resumed(root, STATE + 3, "on two GPUs")]
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sd-scripts", type=Path, required=True)
+    parser.add_argument("--vocabulary", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-two-gpus"))
+    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
+    given = parser.parse_args()
+    work = given.work.absolute()
+    shutil.rmtree(work, ignore_errors=True)
+    bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute())
+    results = [result for group in (throughput, interrupted) for result in run_group(group, bench)]
+    given.out.mkdir(parents=True, exist_ok=True)
+    told = {"machine": machine(), "results": [vars(result) for result in results]}
+    (given.out / "two-gpus.json").write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
+    print(table(results))
+    return 0 if all(result.passed for result in results) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
