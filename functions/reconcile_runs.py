@@ -13,4 +13,6 @@ from fine_tuning.steps.reconciling import reconcile
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
     name = using.settings.pipeline_name
-    return reconcile(using.clock(), name, using.records, using.slots, using.training, using.mail)
+    return reconcile(
+        using.clock(), name, using.objects, using.records, using.slots, using.training, using.mail
+    )

@@ -12,7 +12,7 @@ from fine_tuning.aws.translation import code_of, translated
 from fine_tuning.aws.typed_items import plain, typed
 from fine_tuning.errors import RunUnknownError
 from fine_tuning.run import Run
-from fine_tuning.statuses import FINAL, predecessors
+from fine_tuning.statuses import FINAL, OF_MAIL, predecessors
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
@@ -88,14 +88,21 @@ class RunRecords:
 
     def in_flight(self, since: datetime, until: datetime) -> list[dict[str, Any]]:
         """The records of runs created in that span that have not come to their end."""
+        return self._created(since, until, "NOT #status IN ({final})")
+
+    def untold(self, since: datetime, until: datetime) -> list[dict[str, Any]]:
+        """The records of runs created in that span that came to their end, and nobody was told of it."""
+        return self._created(since, until, "#status IN ({final}) AND attribute_not_exists(told)")
+
+    def _created(self, since: datetime, until: datetime, condition: str) -> list[dict[str, Any]]:
         final = {f":f{number}": status for number, status in enumerate(sorted(FINAL))}
         span = {":type": "run", ":since": _moment(since), ":until": _moment(until)}
-        with translated("list the runs in flight"):
+        with translated("list the runs"):
             pages = self._dynamodb.get_paginator("query").paginate(
                 TableName=self._table,
                 IndexName=_BY_CREATION,
                 KeyConditionExpression="record_type = :type AND created_at BETWEEN :since AND :until",
-                FilterExpression=f"NOT #status IN ({', '.join(final)})",
+                FilterExpression=condition.format(final=", ".join(final)),
                 ExpressionAttributeNames={"#status": "status"},
                 ExpressionAttributeValues=typed({**span, **final}),
             )
@@ -145,13 +152,14 @@ class RunRecords:
         )
 
     def add_notification(self, run_id: str, kind: str, message_id: str) -> None:
-        """Lists a mail once, however often this is called for it."""
+        """Lists a mail once, however often this is called for it; `told` is the kind that told of the end."""
         entry = {"kind": kind, "message_id": message_id}
         known = {(n["kind"], n["message_id"]) for n in self.find(run_id).get("notifications", [])}
         if (kind, message_id) not in known:
             extra = ["notifications = list_append(if_not_exists(notifications, :none), :entry)"]
             values = {":none": [], ":entry": [{**entry, "at": self._now()}]}
-            self._update(run_id, {}, "attribute_exists(run_id)", values, extra)
+            told = {"told": kind} if kind in OF_MAIL else {}
+            self._update(run_id, told, "attribute_exists(run_id)", values, extra)
 
     def claim(self, identity: str, run_id: str, instead_of: str | None = None) -> str:
         """Claims an identity; the answer is the run that has it now.

@@ -9,6 +9,7 @@ from typing import Any
 
 from fine_tuning.aws.executions import ending_of
 from fine_tuning.aws.mail import Mail
+from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.aws.slots import SlotItem
 from fine_tuning.aws.training import Training
@@ -28,22 +29,24 @@ _YOUNGEST = timedelta(minutes=5)
 def reconcile(
     now: datetime,
     pipeline_name: str,
+    objects: Objects,
     records: RunRecords,
     slots: SlotItem,
     training: Training,
     mail: Mail,
 ) -> dict[str, Any]:
-    """Ends every run in flight whose flow is over, as the event of that end would have.
+    """Ends every run in flight whose flow is over, as the event of that end would have; tells what nobody told.
 
     Then hands on every slot of a run that is over, and stops every job of one.
     Raises RunsNotReconciledError for those that could not be compared, after all the others.
     """
     runs = records.in_flight(now - _OLDEST, now - _YOUNGEST)
+    untold = records.untold(now - _OLDEST, now - _YOUNGEST)
     ended: list[str] = []
     problems: dict[str, Exception] = {}
-    for record in runs:
+    for record in [*runs, *untold]:
         try:
-            if _ends(record, pipeline_name, records, training, mail):
+            if _ends(record, pipeline_name, objects, records, training, mail):
                 logger.warning("The flow of this run is over, so it was ended", run_id=record["run_id"])
                 ended.append(record["run_id"])
         except Exception as problem:  # one run must not hide the others; all are raised together below
@@ -62,17 +65,22 @@ def reconcile(
         logger.warning("This run trains for much longer than it was quoted", run_id=run_id)
     publish(of_silence(len(silent)))
     if problems:
-        raise _not_reconciled(problems, len(runs)) from next(iter(problems.values()))
-    return {"looked_at": len(runs), "ended": ended, "silent": silent}
+        raise _not_reconciled(problems, len(runs) + len(untold)) from next(iter(problems.values()))
+    return {"looked_at": len(runs) + len(untold), "ended": ended, "silent": silent}
 
 
 def _ends(
-    record: Mapping[str, Any], pipeline_name: str, records: RunRecords, training: Training, mail: Mail
+    record: Mapping[str, Any],
+    pipeline_name: str,
+    objects: Objects,
+    records: RunRecords,
+    training: Training,
+    mail: Mail,
 ) -> bool:
     ending = ending_of(record["execution_arn"])
     if ending is None:
         return False
-    end(record["run_id"], ending, pipeline_name, records, training, mail)
+    end(record["run_id"], ending, pipeline_name, objects, records, training, mail)
     return True
 
 

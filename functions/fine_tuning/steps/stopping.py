@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fine_tuning import failure, statuses
+from fine_tuning import statuses
 from fine_tuning.aws.executions import Ending, ending
 from fine_tuning.aws.mail import Mail
+from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.aws.training import Training
-from fine_tuning.run import Run
-from fine_tuning.steps.telling import tell_ended_execution
+from fine_tuning.steps.telling import tell_from_record
 
 _NOTHING: dict[str, Any] = {"stopped": False, "run_id": None, "message_id": None}
 
@@ -26,18 +26,29 @@ def stop(run_id: str, arn: str, pipeline_name: str, training: Training) -> dict[
 
 
 def stop_ended_execution(
-    event: dict[str, Any], pipeline_name: str, records: RunRecords, training: Training, mail: Mail
+    event: dict[str, Any],
+    pipeline_name: str,
+    objects: Objects,
+    records: RunRecords,
+    training: Training,
+    mail: Mail,
 ) -> dict[str, Any]:
     """On Step Functions' event of an execution that was aborted, timed out or failed."""
     detail = event["detail"]
     how = ending(detail["status"], detail.get("cause"))
     if how is None:
         return _NOTHING
-    return end(detail["name"], how, pipeline_name, records, training, mail)
+    return end(detail["name"], how, pipeline_name, objects, records, training, mail)
 
 
 def end(
-    run_id: str, how: Ending, pipeline_name: str, records: RunRecords, training: Training, mail: Mail
+    run_id: str,
+    how: Ending,
+    pipeline_name: str,
+    objects: Objects,
+    records: RunRecords,
+    training: Training,
+    mail: Mail,
 ) -> dict[str, Any]:
     """Ends a run whose flow is over: stops its job; tells its user unless the flow did. Safe to repeat."""
     record = records.get(run_id)
@@ -45,14 +56,9 @@ def end(
         return _NOTHING
     arn = _pipeline_execution_of(record, pipeline_name, training)
     has_stopped = training.stop(arn) if arn else False
-    status = "STOPPED" if how.status == "ABORTED" else "FAILED"
-    # A flow that came to its own end has told its user. A repeated event finds the status that the first one
-    # set, but perhaps no mail, so only a mail proves that there is nothing left to tell.
+    # A final status proves nothing: the mail goes out after it. Only a mail proves that there is nothing left to tell.
     has_told = any(one["kind"] in statuses.OF_MAIL for one in record.get("notifications", []))
-    if has_told or (statuses.is_final(record["status"]) and record["status"] != status):
-        return {"stopped": has_stopped, "run_id": run_id, "message_id": None}
-    why = failure.of_ended_execution(how.status, how.cause, record.get("observation"))
-    message_id = tell_ended_execution(Run.from_payload(record), status, why, records, mail)
+    message_id = None if has_told else tell_from_record(record, how, objects, records, mail)
     return {"stopped": has_stopped, "run_id": run_id, "message_id": message_id}
 
 

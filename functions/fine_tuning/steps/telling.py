@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fine_tuning import console, failure, measurements, messages, pipeline_execution, statuses
 from fine_tuning.attempts import cost_of_earlier
+from fine_tuning.aws.executions import Ending
 from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import Advance, RunRecords
@@ -39,20 +41,49 @@ def tell(
     return {"status": message.status, "message_id": message_id}
 
 
-def tell_ended_execution(
-    run: Run, status: str, why: failure.Failure, records: RunRecords, mail: Mail
+def tell_from_record(
+    record: Mapping[str, Any], how: Ending, objects: Objects, records: RunRecords, mail: Mail
 ) -> str | None:
-    """Tells of a flow that ended without telling.
+    """Tells of a run whose flow is over and did not tell: the end that its record proves, else the flow's own.
 
-    The answer is the SNS message id, None where it had told.
+    The answer is the SNS message id, None where another end came first.
     """
-    kind = "stopped" if status == "STOPPED" else "failed"
+    run = Run.from_payload(record)
+    if kind := _proven(record, how):
+        facts = _recorded(kind, record, records)
+        return tell(run, kind, facts, objects, records, mail)["message_id"]
+    status = record["status"]
+    if not statuses.is_final(status):
+        status = "STOPPED" if how.status == "ABORTED" else "FAILED"
+    why = failure.of_ended_execution(how.status, how.cause, record.get("observation"))
+    if known := record.get("failure"):
+        why = replace(why, cause=known["cause"], remedy=known["remedy"])
     advance = records.advance(run.run_id, status, {"failure": why.as_document()})
     if advance.outcome == "refused":
         return None
     _measure(run, advance, records)
-    known = records.find(run.run_id)
-    return _send(run, messages.FAILURES[kind](run, why, cost_of_earlier(known)), known, records, mail)
+    told = records.find(run.run_id)
+    message = messages.FAILURES[status.lower()](run, why, cost_of_earlier(told))
+    return _send(run, message, told, records, mail)
+
+
+def _proven(record: Mapping[str, Any], how: Ending) -> str | None:
+    """The kind of the mail that a record has all facts for; None where it knows of no such end."""
+    if record["status"] in ("COMPLETED", "REJECTED", "REPEATED"):
+        return str(record["status"]).lower()
+    # The model was proved and is paid for; only the notifier failed. Whoever aborts wants it stopped.
+    was_verified = record["status"] == "VERIFYING" and "verified" in record
+    return "completed" if was_verified and how.status != "ABORTED" else None
+
+
+def _recorded(kind: str, record: Mapping[str, Any], records: RunRecords) -> dict[str, Any]:
+    """The facts of a mail, out of the record."""
+    if kind == "completed":
+        return {**record["verified"], "observation": record["observation"]}
+    if kind == "repeated":
+        repeats = record["repeats"]
+        return {"repeats": repeats, "repeats_status": records.find(repeats)["status"]}
+    return {}
 
 
 def _measure(run: Run, advance: Advance, records: RunRecords) -> None:

@@ -30,7 +30,7 @@ def verify_model(
     folder = provenance_key[: -len(_PROVENANCE)]
     key = folder + provenance.model.name
     header = _prove(key, stored.get(key), provenance.model, objects)
-    return {
+    verified = {
         "model": {
             "uri": run.uri(key),
             "size": provenance.model.size,
@@ -45,6 +45,9 @@ def verify_model(
         ],
         "rehearsal": provenance.rehearsal or header.metadata.get("rehearsal") == "true",
     }
+    # Should the flow fail to tell of it, the record knows all that is to be told.
+    records.note(run.run_id, {"verified": verified, "observation": dict(observation)})
+    return verified
 
 
 def _prefix(run: Run, observation: Mapping[str, Any], bucket: str) -> str:

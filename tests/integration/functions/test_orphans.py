@@ -282,6 +282,7 @@ def test_given_a_run_that_cannot_be_compared_then_the_others_are_and_the_error_n
     over, broken, aborted = (planned(stack, f"cats-{number}") for number in range(3))
     records.advance(over["run_id"], "REJECTED")
     records.advance(over["run_id"], "FAILED")
+    records.add_notification(over["run_id"], "failed", "m-1")
     step_functions.add_client_error("describe_execution", "InvalidArn", "no ARN")
     flow_is(step_functions, aborted, "ABORTED")
     at(datetime.now(UTC) + LATER)
@@ -317,6 +318,89 @@ def test_executions_that_run_are_listed_over_all_pages(stack: Stack, sagemaker: 
     assert deployment.deployment(None).training.executing(PIPELINE.rpartition("/")[2]) == [
         (EXECUTION, "cats-1")
     ]
+
+
+VERIFIED = {
+    "model": {"uri": "s3://b/m.safetensors", "size": 9, "sha256": "ab", "tensors": 2},
+    "provenance_uri": "s3://b/provenance.json",
+    "samples": [],
+    "rehearsal": False,
+}
+
+
+def verified(stack: Stack) -> str:
+    """A run whose model is proved, and the flow's last word is still to come."""
+    run_id: str = starting(stack)["run_id"]
+    records = deployment.deployment(None).records
+    records.advance(run_id, "VERIFYING")
+    records.note(run_id, {"verified": VERIFIED, "observation": {"seconds": 60}})
+    return run_id
+
+
+def test_given_a_proved_model_and_a_flow_that_could_not_tell_then_the_run_is_completed_and_told(
+    stack: Stack, sagemaker: Stubber
+) -> None:
+    run_id = verified(stack)
+    finds(sagemaker, None)
+
+    end_flow(stack, run_id, "FAILED")
+
+    record = stack.record(run_id)
+    assert (record["status"], record["model"]["size"], record["told"]) == ("COMPLETED", 9, "completed")
+    (mail,) = stack.mails()
+    assert "s3://b/m.safetensors" in mail["Message"]
+
+
+def test_given_a_proved_model_and_a_person_who_aborts_then_the_run_is_stopped(
+    stack: Stack, sagemaker: Stubber
+) -> None:
+    run_id = verified(stack)
+    finds(sagemaker, None)
+    end_flow(stack, run_id, "ABORTED")
+    assert stack.record(run_id)["status"] == "STOPPED"
+
+
+@pytest.mark.parametrize("status", ["COMPLETED", "REJECTED", "REPEATED", "FAILED", "STOPPED"])
+def test_given_an_end_that_nobody_was_told_then_the_reconcile_tells_it_once(
+    stack: Stack,
+    at: Callable[[datetime], None],
+    sagemaker: Stubber,
+    step_functions: Stubber,
+    status: str,
+) -> None:
+    # Given a run whose status is final, and a mail that never went out
+    run = {"run_id": verified(stack)} if status == "COMPLETED" else planned(stack)
+    run_id = run["run_id"]
+    records = deployment.deployment(None).records
+    stack.put(f"runs/{run_id}/report.json", json.dumps({"findings": []}).encode())
+    facts = {
+        "COMPLETED": {"model": VERIFIED["model"]},
+        "REPEATED": {"repeats": run_id},
+        "FAILED": {"failure": {"cause": "The disk was full.", "remedy": "Free it."}},
+    }
+    if status == "REJECTED":
+        stack.dynamodb.update_item(
+            TableName="runs",
+            Key={"run_id": {"S": run_id}},
+            UpdateExpression="SET #s = :s",
+            ExpressionAttributeNames={"#s": "status"},
+            ExpressionAttributeValues={":s": {"S": "INSPECTING"}},
+        )
+    assert records.advance(run_id, status, facts.get(status, {})).outcome == "changed"
+    if status == "COMPLETED":
+        finds(sagemaker, None)
+    flow_is(step_functions, run, "FAILED")
+    at(datetime.now(UTC) + LATER)
+
+    # When the schedule comes, twice
+    assert reconcile(stack)["ended"] == [run_id]
+    assert reconcile(stack)["ended"] == []
+
+    # Then one mail told what the record says
+    (mail,) = stack.mails()
+    assert mail["MessageAttributes"]["status"]["Value"] == status == stack.record(run_id)["status"]
+    if status == "FAILED":
+        assert "The disk was full." in mail["Message"]
 
 
 def test_given_a_run_that_was_given_up_then_a_late_delivery_of_its_event_starts_nothing(
