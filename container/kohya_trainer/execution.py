@@ -11,9 +11,10 @@ from kohya_trainer.inputs import Inputs
 from kohya_trainer.options import OptionTable
 from kohya_trainer.recipe import Gpus, execution
 
-# Read by trainer_process.py; a person sets it to "off" for Kohya's own U-Net.
+# A person sets it to "on" for the fast U-Net; trainer_process.py is then given the settings, else "off". It is not on
+# by itself before it was seen with the image's own torch, several aspect buckets and a restart (docs/decisions).
 VARIABLE = "KOHYA_ACCELERATION"
-OFF = "off"
+ON, OFF = "on", "off"
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ def executed(
     """Without a GPU nothing is chosen. What the user set stays: the plan names it; without a plan it is everything."""
     memory = memory_of_a_gpu(variables) if machine.gpus else None
     if memory is None:
-        return Executed(dict(options), {}, [])
+        return Executed(dict(options), {VARIABLE: OFF}, [])
     users = frozenset(inputs.plan.get("chosen_by_user", ()) if inputs.plan else inputs.config)
-    accelerated = variables.get(VARIABLE) != OFF and "initial_step" in table
+    accelerated = variables.get(VARIABLE) == ON and "initial_step" in table
     gpus = Gpus(len(machine.gpus) * len(machine.hosts), memory)
     recipe = execution(options, users, _pixels(options), gpus, machine.cpus, accelerated)
     chosen = {name: value for name, value in recipe.settings.items() if name in table}
-    given: dict[str, str] = {}
+    given = {VARIABLE: OFF}
     if accelerated:
         settings = {
             "again": recipe.settings.get("computed_again", 0.0),

@@ -316,9 +316,9 @@ _PLAN = {
         "No price of the instance type is known, so the cost cannot be quoted; an error where there is a budget.",
         "Name another instance type, or set no budget.",
     ),
-    "recipe-chosen": _note(
-        "More images at a time make better use of the GPU; the learning rate follows, all images are still seen.",
-        "Set train_batch_size in `config` to keep the preset's batch and rates.",
+    "recipe-suggested": _note(
+        "The GPU has room for more images at a time, which would train the same images in less time.",
+        "Put the options of the message into `config` to try it; a larger batch changes what is learned.",
     ),
     "recipe-fitted": _note(
         "The preset needs more GPU memory than there is, so that it is trained in a way that needs less.",

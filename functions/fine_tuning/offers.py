@@ -61,24 +61,37 @@ def offers(
 def fitted(
     configuration: Configuration, filled: Sequence[buckets.Bucket], instance_types: Sequence[str]
 ) -> tuple[Configuration, list[Finding]]:
-    """The recipe that makes the most of the smallest of these GPUs, and fits it; what the user set stays."""
+    """The recipe made to fit the smallest of these GPUs, and what would use it better; what the user set stays."""
     by_user = frozenset(name for layer in configuration.layers[:2] for name in layer)
-    values = configuration.values
-    shown = [recipe.Filled(bucket.size[0] * bucket.size[1], bucket.images) for bucket in filled]
+    pixels = max(bucket.size[0] * bucket.size[1] for bucket in filled)
+    values, told = memory_fit.adapt(configuration.values, by_user, pixels, instance_types)
+    fitted_configuration = replace(configuration, values=values)
+    return fitted_configuration, [*told, *_suggested(fitted_configuration, by_user, filled, instance_types)]
+
+
+def _suggested(
+    configuration: Configuration,
+    by_user: frozenset[str],
+    filled: Sequence[buckets.Bucket],
+    instance_types: Sequence[str],
+) -> list[Finding]:
+    """A larger batch where the GPU has room. Not chosen for the user: it changes what is learned."""
     known = [found for name in instance_types if (found := instances.find(name))]
-    findings: list[Finding] = []
-    if known:
-        least = recipe.Gpus(known[0].gpus, min(instance.memory_gib for instance in known))
-        per_epoch = buckets.batches(filled, values.get("train_batch_size", 1))
-        accumulation = values.get("gradient_accumulation_steps", 1)
-        epochs = schedule(configuration.layers, per_epoch, accumulation, least.count)[0].epochs
-        chosen = recipe.learning(values, by_user, shown, epochs, least)
-        values = {**values, **chosen.settings}
-        remedy = "Set train_batch_size in `config` to keep the preset's batch and rates."
-        findings += [note("recipe-chosen", MANIFEST_NAME, f"{line}.", remedy) for line in chosen.lines()]
-    pixels = max(one.pixels for one in shown)
-    values, told = memory_fit.adapt(values, by_user, pixels, instance_types)
-    return replace(configuration, values=values), [*findings, *told]
+    if not known:
+        return []
+    values = configuration.values
+    least = recipe.Gpus(known[0].gpus, min(instance.memory_gib for instance in known))
+    per_epoch = buckets.batches(filled, values.get("train_batch_size", 1))
+    accumulation = values.get("gradient_accumulation_steps", 1)
+    epochs = schedule(configuration.layers, per_epoch, accumulation, least.count)[0].epochs
+    shown = [recipe.Filled(bucket.size[0] * bucket.size[1], bucket.images) for bucket in filled]
+    better = recipe.learning(values, by_user, shown, epochs, least).settings
+    if not better:
+        return []
+    options = ", ".join(f"{name} = {value}" for name, value in better.items())
+    message = f"The GPU has room for larger batches: with {options} the same images are seen in less time."
+    remedy = "Put these options into `config` to try it; the preset's batch is what was chosen for quality."
+    return [note("recipe-suggested", MANIFEST_NAME, message, remedy)]
 
 
 def _alternatives(values: Mapping[str, Any], pixels: int, instance_type: str) -> list[str]:

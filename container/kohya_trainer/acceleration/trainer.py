@@ -1,7 +1,7 @@
 """Puts the fast U-Net into the trainer, where everything about the trainer is as it was when this was written.
 
 Anything else (another version, another network, another kind of attention) trains as Kohya trains it, and the log says
-why. `KOHYA_ACCELERATION` carries the settings: {"again": 0.0, "graphs": true}; "off" or nothing switches it off.
+why. `KOHYA_ACCELERATION` carries the settings: {"again": 0.0, "graphs": true}; "off" or nothing: it is not used.
 """
 
 import contextlib
