@@ -1,0 +1,410 @@
+"""Every fault that the suite plays; docs/reliability.md lists the same."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.embedded_aws.setting_faults import Fault
+from tests.end_to_end.journey import QUICK
+from tests.faults.scene import Scenario, Scene
+
+THROTTLED = "Lambda.TooManyRequestsException"
+TIMED_OUT = "Sandbox.Timedout"
+CRASHED = "Runtime.ExitError"
+FAILED = frozenset({"FAILED"})
+STOPPED = frozenset({"STOPPED"})
+# Long enough that somebody can act while it trains.
+LONG = {"config": {**QUICK, "max_train_steps": 4000}}
+FOR_GOOD = 1000
+
+STEPS = (
+    "ValidateManifest",
+    "TakeInventory",
+    "InspectShard",
+    "PlanRun",
+    "ResolveImage",
+    "ClaimIdentity",
+    "WatchTraining",
+    "VerifyModel",
+)
+
+
+def function(name: str, *matching: str, error: str = CRASHED, times: int = 1, after: bool = False) -> Fault:
+    """Invocations of a function fail by themselves."""
+    return Fault("function", (f"{name}Function", *matching), {"error": error, "afterwards": after}, 0, times)
+
+
+def slow(name: str, seconds: float, *matching: str) -> Fault:
+    """A function that begins late."""
+    return Fault("function", (f"{name}Function", *matching), {"seconds": seconds})
+
+
+def call(*matching: str, times: int = 1, skip: int = 0, **effect: Any) -> Fault:
+    """Requests of a service are refused, slow or unanswered."""
+    return Fault("call", matching, effect, skip, times)
+
+
+def event(*matching: str, times: int = FOR_GOOD, **effect: Any) -> Fault:
+    return Fault("event", matching, effect, 0, times)
+
+
+def of_mail(kind: str) -> str:
+    """In the payload of the notifying function."""
+    return f'"kind": "{kind}"'
+
+
+def _abort_at(*statuses: str) -> Any:
+    def act(scene: Scene) -> None:
+        scene.reaches(*statuses)
+        scene.abort()
+
+    return act
+
+
+def _abort_in_training(scene: Scene) -> None:
+    scene.job(secondary="Training")
+    scene.abort()
+
+
+def _stop_the_job(scene: Scene) -> None:
+    job = scene.job(secondary="Training")
+    scene.stack.client("sagemaker").stop_training_job(TrainingJobName=job["TrainingJobName"])
+
+
+def _stop_the_pipeline(scene: Scene) -> None:
+    scene.job(secondary="Training")
+    record = scene.reaches("TRAINING")
+    scene.stack.client("sagemaker").stop_pipeline_execution(
+        PipelineExecutionArn=record["pipeline_execution_arn"]
+    )
+
+
+def _delete_an_image(scene: Scene) -> None:
+    scene.reaches("PLANNED")
+    scene.delete(f"{scene.prefix}2_phx thing/00.jpg")
+
+
+def _delete_the_manifest(scene: Scene) -> None:
+    scene.reaches("RECEIVED")
+    scene.delete(f"{scene.prefix}manifest.json")
+
+
+def _delete_the_plan(scene: Scene) -> None:
+    record = scene.reaches("PLANNED")
+    scene.delete(f"runs/{record['run_id']}/input/plan.json")
+
+
+def _delete_the_model(scene: Scene) -> None:
+    job = scene.job("Completed")
+    address = job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix(f"s3://{scene.stack.bucket}/")
+    listed = scene.stack.client("s3").list_objects_v2(Bucket=scene.stack.bucket, Prefix=address)["Contents"]
+    (key,) = [
+        item["Key"] for item in listed if item["Key"].endswith(".safetensors") and "/model/" in item["Key"]
+    ]
+    scene.delete(key)
+
+
+def _reconcile(scene: Scene) -> None:
+    """What the schedule does to runs that are no longer young; a test cannot wait for that."""
+    _abort_in_training(scene)
+    time.sleep(1)
+    old = (datetime.now(UTC) - timedelta(minutes=20)).isoformat(timespec="milliseconds")
+    scene.stack.table.update_item(
+        Key={"run_id": scene.record["run_id"]},
+        UpdateExpression="SET created_at = :old",
+        ExpressionAttributeValues={":old": old},
+    )
+    functions = scene.stack.client("lambda").list_functions()["Functions"]
+    (name,) = [each["FunctionName"] for each in functions if "ReconcileRuns" in each["FunctionName"]]
+    scene.stack.client("lambda").invoke(
+        FunctionName=name, InvocationType="Event", Payload=json.dumps({"source": "aws.events"}).encode()
+    )
+
+
+SCENARIOS: tuple[Scenario, ...] = (
+    # Lambda
+    *(
+        Scenario(
+            f"crash-after-{step.lower()}",
+            f"`{step}` crashes after its side effect",
+            (function(step, after=True),),
+        )
+        for step in STEPS
+    ),
+    Scenario(
+        "crash-after-started-mail",
+        "the notifier crashes after it told of the start",
+        (function("Notify", of_mail("started"), after=True),),
+    ),
+    Scenario(
+        "crash-after-final-mail",
+        "the notifier crashes after it told of the end",
+        (function("Notify", of_mail("completed"), after=True),),
+    ),
+    Scenario(
+        "crash-of-the-observer",
+        "the Lambda behind SageMaker's events crashes every time",
+        (function("ObserveTraining", times=FOR_GOOD),),
+    ),
+    Scenario(
+        "lambda-throttled",
+        "each of the flow's Lambdas is throttled twice",
+        tuple(function(step, error=THROTTLED, times=2) for step in (*STEPS, "Notify")),
+    ),
+    Scenario(
+        "lambda-times-out",
+        "each of the flow's Lambdas times out once",
+        tuple(function(step, error=TIMED_OUT) for step in (*STEPS, "Notify")),
+    ),
+    Scenario(
+        "lambda-down",
+        "the inspecting Lambda crashes every time",
+        (function("InspectShard", times=FOR_GOOD),),
+        FAILED,
+    ),
+    Scenario(
+        "notifier-down",
+        "the notifier crashes every time",
+        (function("Notify", times=FOR_GOOD),),
+    ),
+    # S3
+    Scenario(
+        "s3-slow", "reading the dataset takes seconds", (call("s3:GET", "datasets/", times=6, seconds=2),)
+    ),
+    Scenario("s3-503", "S3 answers 503 twice", (call("s3:GET", times=2, code="SlowDown", status=503),)),
+    Scenario(
+        "s3-503-for-long",
+        "S3 answers 503 for longer than the SDK tries",
+        (call("s3:GET", "PlanRun", times=3, code="SlowDown", status=503),),
+    ),
+    Scenario(
+        "s3-put-503",
+        "S3 refuses the plan's files with 503",
+        (call("s3:PUT", "PlanRun", times=3, code="ServiceUnavailable", status=503),),
+    ),
+    Scenario(
+        "s3-answer-lost",
+        "S3's answer to a write is lost",
+        (call("s3:PUT", "PlanRun", drop=True, afterwards=True),),
+    ),
+    Scenario(
+        "manifest-deleted",
+        "the manifest is deleted while its run goes on",
+        ends=frozenset({"COMPLETED", "FAILED"}),
+        act=_delete_the_manifest,
+    ),
+    Scenario(
+        "image-deleted",
+        "an image is deleted between its inspection and its training",
+        (slow("ResolveImage", 2),),
+        FAILED,
+        _delete_an_image,
+    ),
+    Scenario(
+        "plan-deleted",
+        "the plan is deleted before it is used",
+        (slow("ResolveImage", 2),),
+        FAILED,
+        _delete_the_plan,
+    ),
+    Scenario(
+        "model-deleted",
+        "the model is deleted before it is proved",
+        (slow("VerifyModel", 3),),
+        FAILED,
+        _delete_the_model,
+    ),
+    # DynamoDB
+    Scenario(
+        "dynamodb-throttled",
+        "DynamoDB throttles for longer than the SDK tries",
+        (call("dynamodb:UpdateItem", "PlanRun", times=3, code="ProvisionedThroughputExceededException"),),
+    ),
+    Scenario(
+        "dynamodb-answer-lost",
+        "the answer to the change to VERIFYING is lost, its repetition fails the condition",
+        (
+            call(
+                "dynamodb:UpdateItem",
+                "VERIFYING",
+                "VerifyModel",
+                code="InternalServerError",
+                status=500,
+                afterwards=True,
+            ),
+        ),
+    ),
+    Scenario(
+        "dynamodb-condition-fails",
+        "the conditional change to TRAINING loses once",
+        (call("dynamodb:UpdateItem", "TRAINING", "WatchTraining", code="ConditionalCheckFailedException"),),
+    ),
+    Scenario(
+        "dynamodb-create-lost",
+        "the answer to the record's creation is lost",
+        (
+            call(
+                "dynamodb:PutItem",
+                "ValidateManifest",
+                code="InternalServerError",
+                status=500,
+                afterwards=True,
+            ),
+        ),
+    ),
+    # SNS
+    Scenario(
+        "sns-down",
+        "SNS is down for longer than the SDK tries",
+        (call("sns:Publish", "completed", times=3, code="InternalError", status=500),),
+    ),
+    Scenario(
+        "sns-answer-lost",
+        "SNS's answer to the final mail is lost",
+        (call("sns:Publish", "completed", code="InternalError", status=500, afterwards=True),),
+        most_mails=2,
+    ),
+    # SageMaker
+    Scenario(
+        "start-throttled",
+        "StartPipelineExecution is throttled twice",
+        (call("sagemaker:StartPipelineExecution", times=2, code="ThrottlingException"),),
+    ),
+    Scenario(
+        "start-answer-lost",
+        "the answer to StartPipelineExecution is lost",
+        (call("sagemaker:StartPipelineExecution", drop=True, afterwards=True),),
+    ),
+    Scenario(
+        "look-throttled",
+        "DescribePipelineExecution is throttled",
+        (call("sagemaker:DescribePipelineExecution", times=3, code="ThrottlingException"),),
+    ),
+    Scenario(
+        "look-internal-error",
+        "DescribePipelineExecution answers 500",
+        (call("sagemaker:DescribePipelineExecution", times=3, code="InternalFailure", status=500),),
+    ),
+    Scenario(
+        "job-internal-error",
+        "the job ends with SageMaker's internal error",
+        (
+            Fault(
+                "job",
+                (),
+                {"fail": "InternalServerError: We encountered an internal error. Please try again."},
+            ),
+        ),
+        FAILED,
+    ),
+    Scenario(
+        "quota-zero",
+        "the account's quota is zero",
+        (
+            Fault(
+                "job-request",
+                (),
+                {
+                    "code": "ResourceLimitExceeded",
+                    "message": "The account-level service limit 'ml.g5.8xlarge for training job usage' is 0 Instances.",
+                },
+            ),
+        ),
+        FAILED,
+    ),
+    Scenario(
+        "empty-handed", "the job succeeds without a model", (Fault("job", (), {"complete": True}),), FAILED
+    ),
+    Scenario(
+        "max-runtime",
+        "the job is stopped by its time limit",
+        (Fault("job", (), {"stop": "MaxRuntimeExceeded"}),),
+        frozenset({"FAILED", "STOPPED"}),
+    ),
+    Scenario(
+        "job-stopped",
+        "a person stops the training job",
+        (),
+        frozenset({"FAILED", "STOPPED"}),
+        _stop_the_job,
+        manifest=LONG,
+    ),
+    Scenario(
+        "pipeline-stopped",
+        "a person stops the pipeline execution",
+        (),
+        STOPPED,
+        _stop_the_pipeline,
+        manifest=LONG,
+    ),
+    # Events
+    Scenario("events-lost", "every event of SageMaker is lost", (event("aws.sagemaker", drop=True),)),
+    Scenario(
+        "events-repeated", "every event of SageMaker comes three times", (event("aws.sagemaker", copies=3),)
+    ),
+    Scenario(
+        "events-late", "every event of SageMaker is four seconds late", (event("aws.sagemaker", seconds=4),)
+    ),
+    Scenario(
+        "events-reordered",
+        "what says Executing comes after what says Succeeded",
+        (event("Execution Status Change", '"currentPipelineExecutionStatus": "Executing"', seconds=6),),
+    ),
+    Scenario(
+        "drop-repeated",
+        "the event of the dropped manifest comes three times",
+        (event("Object Created", "manifest.json", copies=3),),
+    ),
+    Scenario(
+        "drop-late",
+        "the event of the dropped manifest is late",
+        (event("Object Created", "manifest.json", seconds=3),),
+    ),
+    # The flow
+    Scenario(
+        "aborted-inspecting",
+        "the flow is aborted while it inspects",
+        (slow("InspectShard", 3),),
+        STOPPED,
+        _abort_at("INSPECTING"),
+    ),
+    Scenario(
+        "aborted-planned",
+        "the flow is aborted after the plan",
+        (slow("ResolveImage", 3),),
+        STOPPED,
+        _abort_at("PLANNED"),
+    ),
+    Scenario(
+        "aborted-training", "the flow is aborted in training", (), STOPPED, _abort_in_training, manifest=LONG
+    ),
+    Scenario(
+        "aborted-verifying",
+        "the flow is aborted while the model is proved",
+        (call("s3:GET", "VerifyModel", seconds=3),),
+        STOPPED,
+        _abort_at("VERIFYING"),
+    ),
+    Scenario(
+        "abort-unheard",
+        "the event of the aborted flow is lost; the schedule finds the run",
+        (event("aws.states", "ABORTED", drop=True),),
+        STOPPED,
+        _reconcile,
+        manifest=LONG,
+    ),
+    # Clocks
+    Scenario(
+        "clock-fast",
+        "the Lambdas' clock is five minutes fast",
+        (Fault("function", ("WatchTraining",), {"clock": 300}, 0, FOR_GOOD),),
+    ),
+    Scenario(
+        "clock-slow",
+        "the Lambdas' clock is five minutes slow",
+        (Fault("function", ("TakeInventory",), {"clock": -300}, 0, FOR_GOOD),),
+    ),
+)
