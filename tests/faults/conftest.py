@@ -14,7 +14,7 @@ from tests.end_to_end.journey import Stack
 from tests.faults.catalogue import SCENARIOS
 from tests.faults.scene import Outcome, play
 
-AT_ONCE = 6
+AT_ONCE = 4
 
 
 @pytest.fixture(scope="session")
