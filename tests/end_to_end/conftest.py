@@ -50,10 +50,14 @@ class Deployer:
         return Stack(account.embedded.endpoint, Path(account.embedded.home), stack_outputs(account))
 
     def push_image(self, stack: Stack, name: str | None = None) -> str:
-        """Pushes container/ and waits for the image that the push alone must cause."""
+        """Pushes container/ and waits for the image that it alone must cause, and for the mail that tells of it."""
         account = self._named(name)
+        told = len(stack.mails(kind="image-built"))
         commit = push(account, stack.outputs)
-        return wait_for_image(account, stack.outputs, commit, lambda line: None).uri
+        uri = wait_for_image(account, stack.outputs, commit, lambda line: None).uri
+        # Later it would be among the mails that a test counts.
+        eventually(lambda: len(stack.mails(kind="image-built")) > told, "the mail of the built image", 30)
+        return uri
 
     def delete(self, name: str) -> None:
         cloudformation = self.account.client("cloudformation")
