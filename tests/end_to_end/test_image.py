@@ -40,8 +40,8 @@ def test_the_life_of_the_image(deployer: Deployer, tmp_path: Path) -> None:
     # When the source is pushed, the push alone makes an image
     image = deployer.push_image(stack, PROJECT)
     assert "@sha256:" in image
-    told = eventually(lambda: stack.mails(kind="image-built"), "a mail about the built image", 30)
-    assert image.partition("@")[2] in told[0].get_content()
+    built = [mail.get_content() for mail in stack.mails(kind="image-built")]  # also of other stacks
+    assert any(image.partition("@")[2] in text for text in built)
     after_the_first = len(source.builds(stack))
     assert after_the_first == 1
 
