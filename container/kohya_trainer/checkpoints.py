@@ -32,9 +32,12 @@ class Checkpoint:
     fingerprint: str
 
 
-def fingerprint(options: Mapping[str, Any], dataset: str) -> str:
-    """Identifies what is being trained: a state of other options or another dataset must not be continued."""
-    text = json.dumps([dict(options), dataset], sort_keys=True, default=str)
+def fingerprint(options: Mapping[str, Any], dataset: str, processes: int) -> str:
+    """Identifies what is being trained: a state of other options or another dataset must not be continued, nor one of
+    another number of processes, whose epochs and learning rates count otherwise.
+    """
+    facts = [dict(options), dataset, *([processes] if processes > 1 else [])]
+    text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -44,19 +47,29 @@ class CheckpointStore:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self._folder = folder
         self._fingerprint = fingerprint
+        self._looked = False
+        self._newest: Path | None = None
+
+    def found(self) -> tuple[list[Checkpoint], bool]:
+        """Whole states of this very run, newest first; whether there are others."""
+        found = [checkpoint for slot in SLOTS if (checkpoint := _read(self._folder / slot))]
+        mine = [checkpoint for checkpoint in found if checkpoint.fingerprint == self._fingerprint]
+        mine.sort(key=lambda checkpoint: checkpoint.step, reverse=True)
+        self._looked, self._newest = True, mine[0].state.parent if mine else None
+        return mine, len(mine) < len(found)
 
     def complete(self) -> list[Checkpoint]:
         """Whole states of this very run, newest first."""
-        found = [checkpoint for slot in SLOTS if (checkpoint := _read(self._folder / slot))]
-        mine = [checkpoint for checkpoint in found if checkpoint.fingerprint == self._fingerprint]
-        return sorted(mine, key=lambda checkpoint: checkpoint.step, reverse=True)
+        return self.found()[0]
 
     def keep(self, state: Path, step: int, total: int, batches_per_epoch: int) -> Checkpoint:
-        """Moves a finished state folder into the slot that does not hold the newest state."""
-        newest = next(iter(self.complete()), None)
-        slot = next(
-            self._folder / name for name in SLOTS if not newest or self._folder / name != newest.state.parent
-        )
+        """Moves a finished state folder into the slot that does not hold the newest state.
+
+        Which one that is was found out at the start: to read it again would take seconds that a signal may not leave.
+        """
+        if not self._looked:
+            self.found()
+        slot = next(self._folder / name for name in SLOTS if self._folder / name != self._newest)
         (slot / MARKER).unlink(missing_ok=True)
         shutil.rmtree(slot, ignore_errors=True)
         slot.mkdir(parents=True)
@@ -72,6 +85,7 @@ class CheckpointStore:
         partial = slot / f"{MARKER}.partial"
         partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
         partial.replace(slot / MARKER)
+        self._newest = slot
         return checkpoint
 
 

@@ -155,12 +155,11 @@ def launch_arguments(
     accelerate sets nothing for one process that the trainer does not set itself, and takes seconds to import torch.
     """
     trainer = [str(TRAINER_PROCESS), str(script), "--config_file", str(config_file)]
-    processes = len(machine.gpus) * len(machine.hosts)
-    if processes <= 1:
+    if machine.processes == 1:
         return [machine.python, *trainer]
-    threads = max(1, min(MOST_THREADS_PER_PROCESS, machine.cpus // len(machine.gpus)))
+    threads = max(1, min(MOST_THREADS_PER_PROCESS, machine.cpus // max(1, len(machine.gpus))))
     settings = {
-        "num_processes": processes,
+        "num_processes": machine.processes,
         "num_machines": len(machine.hosts),
         "mixed_precision": options.get("mixed_precision", "no"),
         "num_cpu_threads_per_process": threads,
@@ -180,3 +179,10 @@ def launch_arguments(
         *(text for name, value in settings.items() for text in (f"--{name}", str(value))),
         *trainer,
     ]
+
+
+def network_variables(machine: Machine) -> dict[str, str]:
+    """Hosts reach each other by the interface that SageMaker names; NCCL and gloo would guess one."""
+    if len(machine.hosts) == 1 or not machine.network_interface:
+        return {}
+    return dict.fromkeys(("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"), machine.network_interface)

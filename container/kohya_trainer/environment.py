@@ -72,6 +72,12 @@ class Machine:
     current_host: str
     python: str
     instance_type: str | None = None
+    network_interface: str | None = None
+
+    @property
+    def processes(self) -> int:
+        """Of the trainer on all hosts together: one a GPU."""
+        return max(1, len(self.gpus)) * len(self.hosts)
 
     @property
     def lacks_its_gpu(self) -> bool:
@@ -171,6 +177,7 @@ def _machine(resources: Mapping[str, Any], gpus: tuple[str, ...]) -> Machine:
         current_host=current,
         python=sys.executable,
         instance_type=resources.get("current_instance_type"),
+        network_interface=resources.get("network_interface_name"),
     )
 
 

@@ -135,7 +135,8 @@ class LoopFollower:
     def _trained(self, loop: Mapping[str, Any], loss: float) -> None:
         self._losses.append(loss)
         self._files += [Path(key).name for key in loop["batch"].get("image_keys", ())]
-        if not loop["accelerator"].sync_gradients:
+        accelerator = loop["accelerator"]
+        if not accelerator.sync_gradients:
             return
         now = time.monotonic()
         seconds, self._step_began = now - self._step_began, now
@@ -144,46 +145,56 @@ class LoopFollower:
         self._step = self._orders.done + loop["global_step"] - self._orders.counter_start
         losses, self._losses = self._losses, []
         files, self._files = self._files, []
-        self._finite = self._finite and all(math.isfinite(loss) for loss in losses)
-        if not loop["accelerator"].is_main_process:
-            return
-        _tell(
-            "step",
-            step=self._step,
-            loss=sum(losses) / len(losses),
-            learning_rate=_learning_rate(loop["optimizer"]),
-            seconds=seconds,
-            images=len(files) * loop["accelerator"].num_processes,
-            files=files,
-            gpu_gib=_gpu_gib(),
-        )
-        if self._finite and (self._orders.total is None or self._step < self._orders.total):
-            self._save_if_due(loop)
+        finite = all(math.isfinite(loss) for loss in losses)
+        asked = not self._asked and Path(self._orders.save_now).exists()
+        # The main process's clock decides when a state is due, and any host may be the one that is interrupted.
+        due = accelerator.is_main_process and self._is_due()
+        told = [sum(losses) / len(losses), not finite, asked, due, len(files)]
+        loss, broken, anybody_asked, is_due, images = _means(accelerator, [float(number) for number in told])
+        self._finite = self._finite and not broken
+        if accelerator.is_main_process:
+            _tell(
+                "step",
+                step=self._step,
+                loss=loss,
+                learning_rate=_learning_rate(loop["optimizer"]),
+                seconds=seconds,
+                images=round(images * accelerator.num_processes),
+                files=files,
+                gpu_gib=_gpu_gib(),
+            )
+        worth_saving = self._finite and (self._orders.total is None or self._step < self._orders.total)
+        if worth_saving and (is_due or anybody_asked):
+            self._save(loop, asked=bool(anybody_asked))
         self._step_began = time.monotonic()
 
-    def _save_if_due(self, loop: Mapping[str, Any]) -> None:
-        asked = not self._asked and Path(self._orders.save_now).exists()
-        every = self._orders.save_every
-        if every:
-            due = self._step % every == 0
-        else:
-            pause = seconds_between_saves(self._save_seconds, self._step_seconds)
-            due = time.monotonic() - self._saved_at >= pause
-        if not (asked or due):
-            return
+    def _is_due(self) -> bool:
+        """By the orders' steps, or by the clock."""
+        if every := self._orders.save_every:
+            return self._step % every == 0
+        pause = seconds_between_saves(self._save_seconds, self._step_seconds)
+        return time.monotonic() - self._saved_at >= pause
+
+    def _save(self, loop: Mapping[str, Any], asked: bool) -> None:
+        """All processes at the same step: the main one writes, and is told the random numbers of the others."""
+        accelerator = loop["accelerator"]
+        self._asked = self._asked or asked
         # With accumulation the trainer can go on only from the end of an epoch.
         accumulates = int(loop["args"].gradient_accumulation_steps) > 1
         if accumulates and self._step % loop["num_update_steps_per_epoch"] != 0:
-            if asked:
-                self._asked = True
+            if asked and accelerator.is_main_process:
                 _tell("no-state", step=self._step)
             return
-        self._asked = self._asked or asked
         began = time.monotonic()
+        torch = _torch()
+        numbers = data_order.gathered_random_states(torch, accelerator) if torch else []
+        if not accelerator.is_main_process:
+            return
         folder = Path(self._orders.states) / f"step-{self._step:08d}"
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        loop["accelerator"].save_state(str(partial))
+        accelerator.save_state(str(partial))
+        data_order.write_random_states(torch, partial, numbers)
         partial.rename(folder)
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - began
@@ -197,24 +208,36 @@ class LoopFollower:
         )
 
     def _validated(self, loss: float, loop: Mapping[str, Any]) -> None:
-        """The best weights are written by the trainer's own function, with its metadata."""
+        """The best weights are written by the trainer's own function, with its metadata. Each process has validated a
+        share, and all of them end together.
+        """
+        accelerator = loop["accelerator"]
+        (loss,) = _means(accelerator, [loss])
         better = math.isfinite(loss) and (self._best is None or loss < self._best)
         self._best, self._waited = (loss, 0) if better else (self._best, self._waited + 1)
-        if not loop["accelerator"].is_main_process:
-            return
-        model = ""
-        if better:
-            model = f"{loop['args'].output_name}-best.safetensors"
-            loop["save_model"](
-                model, loop["accelerator"].unwrap_model(loop["network"]), self._step, loop["epoch"]
-            )
         patience = self._orders.patience
         stop = patience is not None and self._waited >= patience and self._step != self._orders.total
-        _tell("validation", step=self._step, loss=loss, model=model, waited=self._waited, stop=stop)
+        # Of several hosts the first one alone knows the validations before a restart.
+        (stops,) = _means(accelerator, [float(stop and accelerator.is_main_process)])
+        if accelerator.is_main_process:
+            model = f"{loop['args'].output_name}-best.safetensors" if better else ""
+            if model:
+                network = accelerator.unwrap_model(loop["network"])
+                loop["save_model"](model, network, self._step, loop["epoch"])
+            _tell("validation", step=self._step, loss=loss, model=model, waited=self._waited, stop=stop)
         self._step_began = time.monotonic()
-        if stop:
+        if stops:
             # The loop has no way out of its own that would not train a step in each epoch left.
             raise SystemExit(0)
+
+
+def _means(accelerator: Any, numbers: list[float]) -> list[float]:
+    """Over all processes, each of which must come here at the same step."""
+    if accelerator.num_processes == 1:
+        return numbers
+    torch = _torch()
+    values = torch.tensor(numbers, dtype=torch.float32, device=accelerator.device) if torch else numbers
+    return [float(value) for value in accelerator.reduce(values, reduction="mean")]
 
 
 def _tell(event: str, **facts: Any) -> None:

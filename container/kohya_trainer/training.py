@@ -16,7 +16,14 @@ from kohya_trainer import orders as hook_orders
 from kohya_trainer.base_model import load_base_model
 from kohya_trainer.best_model import PATIENCE, find_best, waited
 from kohya_trainer.checkpoints import CheckpointStore, fingerprint
-from kohya_trainer.command import TrainerPaths, checked_options, entry_point, final_options, launch_arguments
+from kohya_trainer.command import (
+    TrainerPaths,
+    checked_options,
+    entry_point,
+    final_options,
+    launch_arguments,
+    network_variables,
+)
 from kohya_trainer.delivery import deliver
 from kohya_trainer.environment import Environment, Folders, read_environment
 from kohya_trainer.errors import (
@@ -103,11 +110,15 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     if base_model.vae:
         options["vae"] = base_model.vae
 
-    store = CheckpointStore(folders.checkpoints, fingerprint(inputs.config, dataset.digest))
+    store = CheckpointStore(
+        folders.checkpoints, fingerprint(inputs.config, dataset.digest, environment.machine.processes)
+    )
     resume = _resume(store, options, table, environment.hooked, log)
     done = resume.done if resume else 0
-    history = LossHistory(folders.checkpoints, done)
-    validations = LossHistory(folders.checkpoints, done, VALIDATION_NAME)
+    # SageMaker copies the checkpoints of all hosts to one place, where only the first one's belong.
+    kept = folders.checkpoints if environment.machine.rank == 0 else folders.work
+    history = LossHistory(kept, done)
+    validations = LossHistory(kept, done, VALIDATION_NAME)
     output_name = _output_name(inputs)
     run = executed(options, inputs, table, environment.machine, variables)
     for line in run.lines:
@@ -132,11 +143,13 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
         orders,
         environment.stall_seconds,
         inputs.private,
+        environment.machine.rank > 0,
         log.say,
     )
     arguments = launch_arguments(script, config_file, final, environment.machine)
     log.note(f"launching {' '.join(arguments)}")
-    launched = {**variables, **base_model.variables, **run.variables, **told}
+    launched = {**variables, **network_variables(environment.machine), **base_model.variables}
+    launched |= {**run.variables, **told}
     ended = run_trainer(arguments, script.parent, launched, watch)
     watch.close()
     log.lines = watch.lines or log.lines
@@ -182,7 +195,10 @@ def _require_planned_version(inputs: Inputs, version: str) -> None:
 def _resume(
     store: CheckpointStore, options: Mapping[str, Any], table: OptionTable, hooked: bool, log: Log
 ) -> ResumePoint | None:
-    for checkpoint in store.complete():
+    mine, others = store.found()
+    if others:
+        log.note("note: the checkpoints hold a state of other options, another dataset or number of GPUs")
+    for checkpoint in mine:
         if not can_resume(table):
             log.note(f"note: Kohya {table.version} cannot continue with the right step count; starting again")
             return None

@@ -36,6 +36,7 @@ class TrainingWatch:
 
     orders: what the hooks in the trainer's process were told; None where there are none and its bars are read.
     private: prompts and the names of files are kept out of log and failure.
+    second: on another host than the first, where the main process is: of the training's steps nothing is told here.
     """
 
     def __init__(
@@ -49,12 +50,13 @@ class TrainingWatch:
         orders: Orders | None,
         stall_seconds: float,
         private: bool,
+        second: bool,
         say: Callable[[str], None],
     ) -> None:
         self._output, self._store, self._history, self._validations = output, store, history, validations
         self._say = say
         self._orders = orders
-        self._stall_seconds, self._private = stall_seconds, private
+        self._stall_seconds, self._private, self._second = stall_seconds, private, second
         self._bars = BarReader(options, resume)
         self._reader = OutputReader()
         self._lines: deque[str] = deque(maxlen=LINES_CLASSIFIED)
@@ -107,8 +109,10 @@ class TrainingWatch:
         return self.error is not None or self.stopped_early
 
     def ask_to_save(self) -> bool:
-        """Before the first step of this launch there is nothing new to save."""
-        if not self._orders or self.step == self._done:
+        """Before the first step of this launch there is nothing new to save. A host that ended before the first one
+        has saved would take its step with it.
+        """
+        if not self._orders or (self.step == self._done and not self._second):
             return False
         Path(self._orders.save_now).touch()
         return True

@@ -175,7 +175,8 @@ def fake_kohya(tmp_path: Path) -> Callable[[str], Path]:
     def make(source: str) -> Path:
         home = tmp_path / "kohya"
         # What the hooks reach into; this trainer does not use it.
-        shutil.copytree(REHEARSAL / "sd-scripts" / "library", home / "sd-scripts" / "library")
+        for package in ("library", "rehearsal_trainer"):
+            shutil.copytree(REHEARSAL / "sd-scripts" / package, home / "sd-scripts" / package)
         (home / "REHEARSAL.md").touch()
         (home / "sd-scripts" / "sdxl_train_network.py").write_text(source, encoding="utf-8")
         return home

@@ -1,5 +1,6 @@
 """States in two slots: only whole ones of the same run count."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -49,17 +50,19 @@ def test_a_half_written_state_does_not_exist(store: CheckpointStore, spoil: obje
 def test_a_spoilt_slot_is_the_one_that_is_written_next(store: CheckpointStore, tmp_path: Path) -> None:
     (store.complete()[0].state.parent / MARKER).unlink()
 
-    store.keep(state(tmp_path / "output", "40"), 40, 120, 40)
+    restarted = CheckpointStore(tmp_path / "checkpoints", "run")
+    restarted.keep(state(tmp_path / "output", "40"), 40, 120, 40)
 
-    assert [checkpoint.step for checkpoint in store.complete()] == [40, 20]
+    assert [checkpoint.step for checkpoint in restarted.complete()] == [40, 20]
 
 
 def test_a_state_of_another_run_is_not_offered(store: CheckpointStore, tmp_path: Path) -> None:
     assert CheckpointStore(tmp_path / "checkpoints", "another").complete() == []
 
 
-def test_the_fingerprint_tells_options_and_datasets_apart() -> None:
-    prints = {fingerprint({"seed": 1}, "a"), fingerprint({"seed": 2}, "a"), fingerprint({"seed": 1}, "b")}
+def test_the_fingerprint_tells_options_datasets_and_processes_apart() -> None:
+    runs = itertools.product((1, 2), "ab", (1, 2))
+    prints = {fingerprint({"seed": seed}, dataset, processes) for seed, dataset, processes in runs}
 
-    assert len(prints) == 3
-    assert fingerprint({"a": 1, "b": 2}, "x") == fingerprint({"b": 2, "a": 1}, "x")
+    assert len(prints) == 8
+    assert fingerprint({"a": 1, "b": 2}, "x", 1) == fingerprint({"b": 2, "a": 1}, "x", 1)

@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from kohya_trainer.command import (
     entry_point,
     final_options,
     launch_arguments,
+    network_variables,
 )
 from kohya_trainer.environment import Machine
 from kohya_trainer.errors import InvalidConfigurationError, UnsupportedKohyaVersionError
@@ -161,6 +163,13 @@ def test_several_hosts_meet_at_the_first_one() -> None:
     assert "--multi_gpu --num_processes 8 --num_machines 2 --mixed_precision no" in text
     assert "--machine_rank 1 --main_process_ip algo-1 --main_process_port 29500" in text
     assert "--num_cpu_threads_per_process 4" in text
+
+
+def test_several_hosts_speak_over_the_interface_that_sagemaker_names() -> None:
+    several = replace(machine(hosts=("algo-1", "algo-2")), network_interface="eth1")
+
+    assert network_variables(several) == {"NCCL_SOCKET_IFNAME": "eth1", "GLOO_SOCKET_IFNAME": "eth1"}
+    assert network_variables(replace(several, hosts=("algo-1",))) == {}
 
 
 @pytest.mark.parametrize("place", [f"sd-scripts/{TRAINER}", TRAINER])

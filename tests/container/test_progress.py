@@ -116,6 +116,7 @@ def watch(tmp_path: Path, said: list[str], resume: ResumePoint | None = None) ->
         None,
         60.0,
         False,
+        False,
         said.append,
     )
 

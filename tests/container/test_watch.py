@@ -31,6 +31,7 @@ def watch(
         orders,
         stall_seconds,
         private,
+        False,
         said.append,
     )
 

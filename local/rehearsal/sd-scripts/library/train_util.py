@@ -1,11 +1,13 @@
 """Kohya's names at the places where the training container's hooks follow its loop."""
 
-import os
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from rehearsal_trainer.log import plain
+from rehearsal_trainer.processes import Processes
 
 
 class LossRecorder:
@@ -31,12 +33,14 @@ class LossRecorder:
 
 
 class Accelerator:
-    """As much of accelerate's as Kohya's loop uses; of several processes each trains alone."""
+    """As much of accelerate's as Kohya's loop uses."""
 
     def __init__(self) -> None:
-        self.process_index = int(os.environ.get("RANK", "0"))
-        self.num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+        self._processes = Processes()
+        self.process_index = self._processes.index
+        self.num_processes = self._processes.count
         self.is_main_process = self.process_index == 0
+        self.is_local_main_process = self._processes.local_index == 0
         self.sync_gradients = True
         self.saves: Callable[[Path], None] = lambda folder: None
 
@@ -44,6 +48,16 @@ class Accelerator:
     def accumulate(self, model: Any) -> Iterator[None]:
         """Around each batch."""
         yield
+
+    def reduce(self, values: Sequence[Any], reduction: str) -> list[Any]:
+        """The mean over all processes, each of which must ask for it."""
+        assert reduction == "mean"
+        return self._processes.mean(values)
+
+    def print(self, text: str) -> None:
+        """Once a host."""
+        if self.is_local_main_process:
+            plain(text)
 
     def save_state(self, folder: str) -> None:
         self.saves(Path(folder))

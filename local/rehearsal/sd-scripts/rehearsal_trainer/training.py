@@ -7,15 +7,16 @@ import os
 import random
 import time
 from argparse import Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from library import train_util
 
 from rehearsal_trainer import schedule
 from rehearsal_trainer.dataset import Dataset, TrainImage
-from rehearsal_trainer.log import info, plain
+from rehearsal_trainer.log import info
 from rehearsal_trainer.lora_file import describe, save_lora
 from rehearsal_trainer.network import AdamW, Array, Network, clip, time_features, tokens_of
 from rehearsal_trainer.progress_bar import ProgressBar
@@ -27,6 +28,7 @@ NO_DATA = (
     "画像がありません。引数指定を確認してください"
 )
 MOST_TOKENS_OF_AN_IMAGE = 256
+_Item = TypeVar("_Item")
 
 
 def train(args: Namespace) -> int:
@@ -40,8 +42,10 @@ def train(args: Namespace) -> int:
         return 0
     info("rehearsal: no base model is loaded, a small stand-in network is trained on the CPU", "WARNING")
     schedule.announce(args)
+    accelerator = train_util.prepare_accelerator(args)
     accumulation = int(args.gradient_accumulation_steps)
-    steps_per_epoch = math.ceil(dataset.batches / accumulation)
+    batches = math.ceil(dataset.batches / accelerator.num_processes)
+    steps_per_epoch = math.ceil(batches / accumulation)
     if args.max_train_epochs is not None:
         args.max_train_steps = int(args.max_train_epochs) * steps_per_epoch
         info(f"override steps. steps for {args.max_train_epochs} epochs is: {args.max_train_steps}")
@@ -51,11 +55,11 @@ def train(args: Namespace) -> int:
     rng = np.random.default_rng(args.seed)
     known = load_state(Path(args.resume), network, optimizer, rng) if args.resume else None
     epochs = math.ceil(args.max_train_steps / steps_per_epoch)
-    _announce(args, dataset, epochs)
+    _announce(accelerator.print, args, dataset, batches, epochs)
     metadata = describe(args, dataset, epochs, began)
-    loop = _Loop(args, dataset, network, optimizer, rng, metadata)
-    steps = loop.run(epochs, *_start(args, dataset.batches, known))
-    if not loop.accelerator.is_main_process:
+    loop = _Loop(args, accelerator, dataset, network, optimizer, rng, metadata)
+    steps = loop.run(epochs, *_start(args, batches, known))
+    if not accelerator.is_main_process:
         return 0
     if args.save_state or args.save_state_on_train_end:
         save_state(
@@ -67,17 +71,19 @@ def train(args: Namespace) -> int:
     return 0
 
 
-def _announce(args: Namespace, dataset: Dataset, epochs: int) -> None:
-    plain("running training / 学習開始")
-    plain(f"  num train images * repeats / 学習画像の数×繰り返し回数: {dataset.repeated}")
-    plain(f"  num validation images * repeats / 学習画像の数×繰り返し回数: {len(dataset.validation)}")
+def _announce(
+    say: Callable[[str], None], args: Namespace, dataset: Dataset, batches: int, epochs: int
+) -> None:
+    say("running training / 学習開始")
+    say(f"  num train images * repeats / 学習画像の数×繰り返し回数: {dataset.repeated}")
+    say(f"  num validation images * repeats / 学習画像の数×繰り返し回数: {len(dataset.validation)}")
     regularization = sum(image.repeats for image in dataset.images if image.is_reg)
-    plain(f"  num reg images / 正則化画像の数: {regularization}")
-    plain(f"  num batches per epoch / 1epochのバッチ数: {dataset.batches}")
-    plain(f"  num epochs / epoch数: {epochs}")
-    plain(f"  batch size per device / バッチサイズ: {args.train_batch_size}")
-    plain(f"  gradient accumulation steps / 勾配を合計するステップ数 = {args.gradient_accumulation_steps}")
-    plain(f"  total optimization steps / 学習ステップ数: {args.max_train_steps}")
+    say(f"  num reg images / 正則化画像の数: {regularization}")
+    say(f"  num batches per epoch / 1epochのバッチ数: {batches}")
+    say(f"  num epochs / epoch数: {epochs}")
+    say(f"  batch size per device / バッチサイズ: {args.train_batch_size}")
+    say(f"  gradient accumulation steps / 勾配を合計するステップ数 = {args.gradient_accumulation_steps}")
+    say(f"  total optimization steps / 学習ステップ数: {args.max_train_steps}")
 
 
 def _start(args: Namespace, batches: int, known: int | None) -> tuple[int, int]:
@@ -109,6 +115,7 @@ class _Loop:
     def __init__(
         self,
         args: Namespace,
+        accelerator: train_util.Accelerator,
         dataset: Dataset,
         network: Network,
         optimizer: AdamW,
@@ -126,26 +133,26 @@ class _Loop:
         self._pending: dict[str, Array] = {}
         self._epoch = 0
         self._counter = 0
-        self.accelerator = train_util.prepare_accelerator(args)
-        self.accelerator.saves = self._save_state
+        self._accelerator = accelerator
+        accelerator.saves = self._save_state
 
     def run(self, num_train_epochs: int, first_epoch: int, skip: int) -> int:
         """Returns the trainer's own counter at the end."""
-        args, network, optimizer, accelerator = self._args, self._network, self._optimizer, self.accelerator
+        args, network, optimizer, accelerator = self._args, self._network, self._optimizer, self._accelerator
         save_model = self._save_model
         pause = float(
             os.environ.get("REHEARSAL_STEP_SECONDS", "0")
         )  # as slow as a GPU, where a test wants it so
-        train_dataloader = range(self._dataset.batches)
         accumulation = int(args.gradient_accumulation_steps)
-        num_update_steps_per_epoch = math.ceil(self._dataset.batches / accumulation)
+        train_dataloader = _share(range(self._dataset.batches), accelerator)
+        num_update_steps_per_epoch = math.ceil(len(train_dataloader) / accumulation)
         loss_recorder, val_epoch_loss_recorder = train_util.LossRecorder(), train_util.LossRecorder()
         global_step = self._counter = skip
-        bar = ProgressBar(int(args.max_train_steps) - skip) if accelerator.is_main_process else None
+        bar = ProgressBar(int(args.max_train_steps) - skip) if accelerator.is_local_main_process else None
         for epoch in range(first_epoch, num_train_epochs):
-            plain(f"\nepoch {epoch + 1}/{num_train_epochs}\n")
+            accelerator.print(f"\nepoch {epoch + 1}/{num_train_epochs}\n")
             self._epoch = epoch + 1
-            images = self._dataset.epoch(epoch)[max(skip, 0) :]
+            images = _share(self._dataset.epoch(epoch), accelerator)[max(skip, 0) :]
             # Kohya's skipped loader still yields the last skipped batch.
             passed, skip = min(1, max(skip, 0)), 0
             for index, examples in enumerate(images):
@@ -168,8 +175,9 @@ class _Loop:
                     bar.set_loss(loss_recorder.moving_average)
                 if global_step >= int(args.max_train_steps):
                     break
-            validation_total_steps = len(self._dataset.validation)
-            for val_timesteps_step, image in enumerate(self._dataset.validation):
+            held_out = _share(self._dataset.validation, accelerator)
+            validation_total_steps = len(held_out)
+            for val_timesteps_step, image in enumerate(held_out):
                 # The same noise every time, as Kohya's validation_seed makes it.
                 seed = self._args.seed + val_timesteps_step
                 loss, _ = network.loss_and_gradients(*_examples([image], np.random.default_rng(seed)))
@@ -190,15 +198,18 @@ class _Loop:
         return loss * weight
 
     def _step(self) -> None:
+        means = self._accelerator.reduce(list(self._pending.values()), reduction="mean")
+        self._pending = dict(zip(self._pending, means, strict=True))
         clip(self._pending, float(self._args.max_grad_norm))
         self._optimizer.step(self._pending, schedule.rate(self._args, self._optimizer.steps, self._total))
         self._pending = {}
 
     def _sample(self, epoch: int | None, step: int) -> None:
         def draw(epoch: int | None, step: int) -> None:
-            draw_samples(self._args, self._network, epoch, step)
+            if self._accelerator.is_main_process:
+                draw_samples(self._args, self._network, epoch, step)
 
-        train_util.sample_images_common(draw, self.accelerator, self._args, epoch, step)
+        train_util.sample_images_common(draw, self._accelerator, self._args, epoch, step)
 
     def _save_model(self, name: str, network: Network, steps: int, epoch: int) -> None:
         metadata = {**self._metadata, "ss_steps": steps, "ss_epoch": epoch}
@@ -209,14 +220,25 @@ class _Loop:
 
     def _save_if_due(self, step: int) -> None:
         args = self._args
-        if not args.save_every_n_steps or step % int(args.save_every_n_steps) != 0:
+        if (
+            not self._accelerator.is_main_process
+            or not args.save_every_n_steps
+            or step % int(args.save_every_n_steps) != 0
+        ):
             return
         name = f"{args.output_name}-step{step:08d}"
         self._save_model(f"{name}.safetensors", self._network, step, self._epoch)
         if args.save_state:
             info(f"saving state at step {step}")
-            self.accelerator.save_state(str(Path(args.output_dir) / f"{name}-state"))
+            self._accelerator.save_state(str(Path(args.output_dir) / f"{name}-state"))
             remove_old_state(args, step)
+
+
+def _share(items: Sequence[_Item], accelerator: train_util.Accelerator) -> Sequence[_Item]:
+    """Every n-th one for the n-th of the processes; the first ones again where they do not come out even."""
+    count = accelerator.num_processes
+    length = math.ceil(len(items) / count)
+    return [items[(accelerator.process_index + count * index) % len(items)] for index in range(length)]
 
 
 def _examples(batch: list[TrainImage], rng: np.random.Generator) -> tuple[Array, Array, Array]:
