@@ -1,9 +1,9 @@
 """The weights of the best validation, kept beside the checkpoints so that they survive an interruption."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from kohya_trainer.kept_results import copy_whole
 from kohya_trainer.loss_history import LossHistory
 
 # Validations without a better one after which a training ends.
@@ -22,7 +22,8 @@ class BestModel:
 def keep_best(written: Path, folder: Path, step: int, loss: float) -> BestModel:
     """Puts the trainer's file in the place of the best one before."""
     path = _place(folder, step)
-    shutil.move(written, path)
+    copy_whole(written, path)
+    written.unlink()
     for older in folder.glob("best-*.safetensors"):
         if older != path:
             older.unlink()

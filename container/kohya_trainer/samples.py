@@ -34,6 +34,12 @@ def deliver_samples(drawn: Path, target: Path, prompts: Sequence[str], private: 
     return len(pictures)
 
 
+def step_of(name: str) -> int | None:
+    """After which a picture was drawn; None where its name tells an epoch."""
+    match = _NAME.search(name)
+    return None if match is None or match["epoch"] else int(match["number"])
+
+
 def _texts(name: str, prompts: Sequence[str]) -> dict[str, str]:
     match = _NAME.search(name)
     if match is None:

@@ -41,9 +41,10 @@ def install(orders: Orders) -> None:
     """Before the trainer's script runs: its modules are imported and a few of their functions wrapped."""
     train_util: Any = importlib.import_module("library.train_util")
     follower = LoopFollower(orders)
-    recorder, prepare, draw = (
+    recorder, prepare, name, draw = (
         train_util.LossRecorder.add,
         train_util.prepare_accelerator,
+        train_util.get_step_ckpt_name,
         train_util.sample_images_common,
     )
 
@@ -58,6 +59,11 @@ def install(orders: Orders) -> None:
         follower.begin(args, accelerator)
         return accelerator
 
+    @wraps(name)
+    def named(args: Any, extension: str, step: int) -> Any:
+        # Models in between are named by the trainer's counter.
+        return name(args, extension, follower.step_of_run(step))
+
     @wraps(draw)
     def drawn(pipe: Any, accelerator: Any, args: Any, epoch: Any, steps: int, *rest: Any, **more: Any) -> Any:
         due = follower.sample_step(args, epoch, steps)
@@ -70,6 +76,7 @@ def install(orders: Orders) -> None:
 
     train_util.LossRecorder.add = recorded
     train_util.prepare_accelerator = prepared
+    train_util.get_step_ckpt_name = named
     train_util.sample_images_common = drawn
     if torch := _torch():
         data_order.keep_order(train_util, torch)
@@ -107,6 +114,10 @@ class LoopFollower:
 
         data_order.before_first_batch(accelerator, go_on)
 
+    def step_of_run(self, counter: int) -> int:
+        """The trainer's counter begins anew with each launch."""
+        return self._orders.done + counter - self._orders.counter_start
+
     def after_batch(self, recorder: Any, loop: Mapping[str, Any], loss: float) -> None:
         """`recorder` tells a training batch from one of a validation."""
         if recorder is loop["loss_recorder"]:
@@ -121,7 +132,7 @@ class LoopFollower:
             return None
         if steps == 0 and not epoch:
             return 0 if args.sample_at_first and not orders.resume else None
-        step = orders.done + steps - orders.counter_start
+        step = self.step_of_run(steps)
         if epoch is None:
             due = orders.sample_every is not None and step % orders.sample_every == 0
         else:
@@ -142,7 +153,7 @@ class LoopFollower:
         seconds, self._step_began = now - self._step_began, now
         # The first step of a launch includes what the GPU compiles and allocates.
         self._step_seconds = 0.9 * self._step_seconds + 0.1 * seconds if self._step_seconds else seconds
-        self._step = self._orders.done + loop["global_step"] - self._orders.counter_start
+        self._step = self.step_of_run(loop["global_step"])
         losses, self._losses = self._losses, []
         files, self._files = self._files, []
         finite = all(math.isfinite(loss) for loss in losses)

@@ -36,6 +36,7 @@ from kohya_trainer.errors import (
 from kohya_trainer.execution import executed
 from kohya_trainer.failure import classify, from_os_error, interrupted, write_failure
 from kohya_trainer.inputs import Inputs, load_inputs
+from kohya_trainer.kept_results import bring_back
 from kohya_trainer.launch import Ended, run_trainer
 from kohya_trainer.loss_history import VALIDATION_NAME, LossHistory
 from kohya_trainer.model_proof import prove
@@ -124,6 +125,7 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     for line in run.lines:
         log.note(line)
     final = _final_options(environment, inputs, run.options, table, dataset, output_name, resume)
+    bring_back(kept / "results", folders.work / "output", done)
     config_file = folders.work / "config.toml"
     config_file.write_text(to_toml(final), encoding="utf-8")
     orders = _orders(environment, inputs, final, resume, validations) if environment.hooked else None

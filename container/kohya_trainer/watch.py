@@ -16,6 +16,7 @@ from kohya_trainer.checkpoints import CheckpointStore
 from kohya_trainer.divergence import DivergenceWatch
 from kohya_trainer.errors import TrainerFailedError
 from kohya_trainer.failure import LINES_CLASSIFIED, diverged, diverging, stalled
+from kohya_trainer.kept_results import keep_results
 from kohya_trainer.loss_history import LossHistory, SmoothedLoss
 from kohya_trainer.orders import Orders
 from kohya_trainer.progress import Bar, Line, OutputReader, Progress, is_diverged
@@ -54,6 +55,8 @@ class TrainingWatch:
         say: Callable[[str], None],
     ) -> None:
         self._output, self._store, self._history, self._validations = output, store, history, validations
+        self._results = history.path.parent / "results"
+        self._name = options.get("output_name")
         self._say = say
         self._orders = orders
         self._stall_seconds, self._private, self._second = stall_seconds, private, second
@@ -230,6 +233,8 @@ class TrainingWatch:
         )
 
     def _keep(self, state: Path, step: int, batches: int, seconds: float | None) -> None:
+        # Before the state: after a restart only what is of later steps is made again.
+        keep_results(self._output, self._results, f"{self._name}.safetensors")
         kept = self._store.keep(state, step, self.total, batches)
         self._kept = kept.step
         self._say(f"checkpoint step={kept.step}" + (f" seconds={seconds:.2f}" if seconds is not None else ""))

@@ -366,7 +366,6 @@ INTERRUPTIONS = [
     (r"^progress step=4 ", signal.SIGTERM, 4),
     (r"^checkpoint step=20 ", signal.SIGTERM, 20),  # between two epochs
     (r"^progress step=25 ", signal.SIGTERM, 25),
-    (r"^progress step=32 ", signal.SIGTERM, 32),
     (r"^progress step=27 ", signal.SIGKILL, 20),
 ]
 
@@ -392,6 +391,32 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(
     assert root.provenance()["steps"] == steps
     assert root.provenance()["resumed_after"] == done
     assert _same(_model(root), _model(whole))
+
+
+def test_samples_and_models_of_before_an_interruption_are_delivered_too(root: Any) -> None:
+    root.write_plan(max_train_steps=34, sample_every_n_steps=8, save_every_n_steps=5)
+    _run_until(root, r"^checkpoint step=20 ", signal.SIGKILL, **EVERY_TEN, REHEARSAL_STEP_SECONDS="0.05")
+    # As a kill between two states leaves it: a picture that is drawn again, and half a file.
+    kept = root.path / "checkpoints" / "results"
+    drawn = next((kept / "sample").glob("*_000008_*.png"))
+    shutil.copy(drawn, drawn.with_name(drawn.name.replace("_000008_", "_000024_")))
+    (kept / "cats-step00000005.safetensors.partial").write_bytes(b"half")
+
+    run = root.run(**EVERY_TEN)
+
+    assert run.code == 0, run.output
+    assert "resuming after step 20 of 34" in run.output
+    pictures = sorted(path.name.split("_")[1] for path in (root.path / "model" / "samples").iterdir())
+    assert pictures == ["000008", "000016", "000024", "000032", "000034"]
+    models = {path.name: _steps_of(path) for path in (root.path / "model").glob("*.safetensors")}
+    between = {f"cats-step{step:08d}.safetensors" for step in range(5, 35, 5)}
+    assert set(models) == {"cats.safetensors", *between}
+    assert models["cats.safetensors"] == "34"
+
+
+def _steps_of(model: Path) -> str:
+    with safe_open(model, framework="numpy") as opened:
+        return str(opened.metadata()["ss_steps"])
 
 
 def test_a_run_killed_while_a_state_is_written_goes_on_from_the_one_before(root: Any) -> None:

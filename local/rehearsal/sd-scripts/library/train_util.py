@@ -70,6 +70,11 @@ def prepare_accelerator(args: Namespace) -> Accelerator:
     return Accelerator()
 
 
+def get_step_ckpt_name(args: Namespace, ext: str, step_no: int) -> str:
+    """Of a model in between."""
+    return f"{args.output_name}-step{step_no:08d}{ext}"
+
+
 def sample_images_common(
     draw: Callable[[int | None, int], None],
     accelerator: Accelerator,

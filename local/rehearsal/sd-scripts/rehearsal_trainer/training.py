@@ -227,7 +227,8 @@ class _Loop:
         ):
             return
         name = f"{args.output_name}-step{step:08d}"
-        self._save_model(f"{name}.safetensors", self._network, step, self._epoch)
+        model = train_util.get_step_ckpt_name(args, ".safetensors", step)
+        self._save_model(model, self._network, step, self._epoch)
         if args.save_state:
             info(f"saving state at step {step}")
             self._accelerator.save_state(str(Path(args.output_dir) / f"{name}-state"))
