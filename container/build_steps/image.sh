@@ -34,10 +34,17 @@ image_digest() {
     fi
 }
 
-# image_manifest TAG: the bytes that the digest is taken of.
+# image_manifest TAG: the bytes that the digest is taken of. SageMaker takes Docker's schema 2 and nothing else, so nothing
+# else is ever called latest.
 image_manifest() {
-    aws ecr batch-get-image --repository-name "$IMAGE_REPOSITORY" --image-ids imageTag="$1" \
-        --query 'images[0].imageManifest' --output text
+    local manifest
+    manifest=$(aws ecr batch-get-image --repository-name "$IMAGE_REPOSITORY" --image-ids imageTag="$1" \
+        --query 'images[0].imageManifest' --output text) || return
+    if [[ $manifest != *application/vnd.docker.distribution.manifest.v2+json* ]]; then
+        echo "The manifest of $1 is not Docker's schema 2, which is all that SageMaker takes." >&2
+        return 1
+    fi
+    printf '%s\n' "$manifest"
 }
 
 branch_tip() {
@@ -45,16 +52,9 @@ branch_tip() {
         --query branch.commitId --output text
 }
 
-# push_image TAG: SageMaker takes Docker's schema 2 and nothing else, so anything else fails the build.
+# push_image TAG: the digest is what the registry says it is.
 push_image() {
-    docker tag "built/image:$1" "$IMAGE_REPOSITORY_URI:$1" || return
-    docker push "$IMAGE_REPOSITORY_URI:$1" || return
-    local manifest
-    manifest=$(image_manifest "$1") || return
-    if [[ $manifest != *application/vnd.docker.distribution.manifest.v2+json* ]]; then
-        echo "The manifest of $1 is not Docker's schema 2, which is all that SageMaker takes." >&2
-        return 1
-    fi
+    docker tag "built/image:$1" "$IMAGE_REPOSITORY_URI:$1" && docker push "$IMAGE_REPOSITORY_URI:$1"
 }
 
 # move_latest: of several builds at a time the newest commit decides, whichever ends first. `latest` becomes what the
@@ -71,9 +71,10 @@ move_latest() {
         echo "latest stays the image of $tip."
     else
         # Another build may move it to the same image at this moment, which ECR calls an error.
-        local answer
+        local answer manifest
+        manifest=$(image_manifest "$tip-$KOHYA_SS_VERSION") || return
         answer=$(aws ecr put-image --repository-name "$IMAGE_REPOSITORY" --image-tag latest \
-            --image-manifest "$(image_manifest "$tip-$KOHYA_SS_VERSION")" 2>&1) ||
+            --image-manifest "$manifest" --image-digest "$wanted" 2>&1) ||
             [[ $answer == *ImageAlreadyExistsException* ]] || { printf '%s\n' "$answer" >&2; return 1; }
         echo "latest is $wanted, the image of $tip."
     fi

@@ -45,6 +45,7 @@ def test_train_says_what_the_image_holds() -> None:
     assert facts["kohya_ss"] == os.environ["KOHYA_VERSION"]
     assert COMMIT.fullmatch(facts["kohya_ss_commit"])
     assert COMMIT.fullmatch(facts["trainer_commit"])
+    assert COMMIT.fullmatch(facts["source_commit"])
     assert len(facts["option_table_sha256"]) == 64
 
 

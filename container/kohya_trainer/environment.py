@@ -93,8 +93,9 @@ class Machine:
 class Environment:
     """Everything that a run is told from outside, typed.
 
-    `save_every` steps lie between two states, instead of what a save's cost decides; after `stall_seconds` without
-    output the trainer is taken to be stuck.
+    `image` by digest and `source_commit`, what the image was built of, are None outside an image. `save_every` steps
+    lie between two states, instead of what a save's cost decides; after `stall_seconds` without output the trainer is
+    taken to be stuck.
     """
 
     folders: Folders
@@ -105,6 +106,7 @@ class Environment:
     run_id: str | None
     tokenizer_cache: Path | None
     rehearsal: bool
+    source_commit: str | None = None
     save_every: int | None = None
     stall_seconds: float = STALL_SECONDS
 
@@ -139,6 +141,7 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         run_id=hyperparameters.get("run_id") or None,
         tokenizer_cache=Path(tokenizers) if tokenizers and Path(tokenizers).is_dir() else None,
         rehearsal=rehearsal,
+        source_commit=variables.get("SOURCE_COMMIT") or None,
         save_every=int(_number(variables, "CHECKPOINT_EVERY_N_STEPS", 0)) or None,
         stall_seconds=_number(variables, "STALL_SECONDS", STALL_SECONDS),
     )

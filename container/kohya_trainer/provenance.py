@@ -60,6 +60,7 @@ def gather_facts(
         "dataset": {"sha256": dataset.digest, "files": dataset.files, "images": dataset.images},
         "base_model": dict(base_model),
         "image": environment.image,
+        "source_commit": environment.source_commit,
         "kohya_version": environment.kohya_version,
         "trainer_commit": trainer_commit(environment.kohya_home),
         "options": dict(options),

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from kohya_trainer.options import TABLES
 
-SOURCE_COMMIT = TABLES.parent / "SOURCE_COMMIT"  # written where the image was built
-
 
 def image_facts(variables: Mapping[str, str]) -> dict[str, str | None]:
     """kohya_ss (the tag), kohya_ss_commit, trainer_commit, source_commit, option_table_sha256; None where unknown."""
@@ -18,7 +16,7 @@ def image_facts(variables: Mapping[str, str]) -> dict[str, str | None]:
         "kohya_ss": version,
         "kohya_ss_commit": _line(home / "KOHYA_SS_COMMIT"),  # both written where it was cloned
         "trainer_commit": _line(home / "TRAINER_COMMIT"),
-        "source_commit": _line(SOURCE_COMMIT),
+        "source_commit": variables.get("SOURCE_COMMIT") or None,
         "option_table_sha256": hashlib.sha256(table.read_bytes()).hexdigest() if table.is_file() else None,
     }
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 
+from local.cli import image_machine
 from local.cli.failure import CommandError
 from local.cli.folders import remove, temporary_folder
 from local.cli.interruption import postponed
@@ -74,6 +75,7 @@ def start(home: Path) -> subprocess.Popen[str]:
             cwd=home,
             env={
                 **os.environ,
+                **image_machine.chosen(os.environ),
                 "EMBEDDED_AWS_HOME": str(home),
                 "EMBEDDED_AWS_PORT": "0",
                 "PYTHONPATH": str(ROOT),

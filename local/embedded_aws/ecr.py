@@ -1,9 +1,11 @@
-"""ECR: an image that is missing is an error, and the size of an image is that of its layers."""
+"""ECR: an image that is missing is an error, the size of an image is that of its layers, and a scan is asked for by
+itself."""
 
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ministack import app
 from ministack.services import ecr
 
 from local.embedded_aws.patching import replace
@@ -12,6 +14,39 @@ from local.embedded_aws.registration import Response, error_response, json_respo
 
 def install() -> None:
     known = replace(ecr, "_describe_images", lambda request: describe_images(known, request))
+    handle = app.SERVICE_HANDLERS["ecr"]
+
+    async def with_scans(
+        method: str, path: str, headers: Mapping[str, str], body: bytes, query: Any
+    ) -> Response:
+        if headers.get("x-amz-target", "").endswith(".DescribeImageScanFindings"):
+            return describe_image_scan_findings(json.loads(body))
+        response: Response = await handle(method, path, headers, body, query)
+        return response
+
+    app.SERVICE_HANDLERS["ecr"] = with_scans
+
+
+def describe_image_scan_findings(request: Mapping[str, Any]) -> Response:
+    """There is no scanner here: what ECR says of an image that its own cannot read."""
+    repository, identity = request["repositoryName"], request["imageId"]
+    image = ecr._find_image(repository, identity) if repository in ecr._repositories else None
+    if image is None:
+        return error_response(
+            "ImageNotFoundException",
+            f"The image with imageId {identity} does not exist in the repository '{repository}'",
+        )
+    if not ecr._repositories[repository].get("imageScanningConfiguration", {}).get("scanOnPush"):
+        return error_response(
+            "ScanNotFoundException", f"Image scan does not exist for the image with {identity}"
+        )
+    return json_response(
+        {
+            "repositoryName": repository,
+            "imageId": {"imageDigest": image["imageDigest"]},
+            "imageScanStatus": {"status": "UNSUPPORTED_IMAGE", "description": "There is no scanner here"},
+        }
+    )
 
 
 def describe_images(known: Callable[[Mapping[str, Any]], Response], request: Mapping[str, Any]) -> Response:
@@ -30,9 +65,6 @@ def describe_images(known: Callable[[Mapping[str, Any]], Response], request: Map
     for detail in described["imageDetails"]:
         image = ecr._find_image(repository, {"imageDigest": detail["imageDigest"]})
         detail["imageSizeInBytes"] = size_in_bytes(json.loads(image.get("imageManifest") or "{}"))
-        if ecr._repositories[repository].get("imageScanningConfiguration", {}).get("scanOnPush"):
-            # There is no scanner here: what ECR says of an image that its own cannot read.
-            detail["imageScanStatus"] = {"status": "UNSUPPORTED_IMAGE"}
     return json_response(described)
 
 

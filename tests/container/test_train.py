@@ -24,7 +24,7 @@ MODEL_FILES = {"cats.safetensors", "loss.jsonl"}
 
 
 def test_a_planned_run_ends_with_a_proved_model(root: Any) -> None:
-    run = root.run()
+    run = root.run(SOURCE_COMMIT="c0ffee")
 
     assert run.code == 0, run.output
     assert run.failure == ""
@@ -35,6 +35,7 @@ def test_a_planned_run_ends_with_a_proved_model(root: Any) -> None:
     assert provenance["rehearsal"] is True
     assert provenance["run_id"] == "cats-0123456789ab"
     assert provenance["image"] == "registry/kohya@sha256:abc"
+    assert provenance["source_commit"] == "c0ffee"
     assert provenance["steps"] == 12
     assert provenance["options"]["network_dim"] == 8
     assert provenance["licence"] == "CC0-1.0"

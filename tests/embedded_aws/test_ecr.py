@@ -39,6 +39,29 @@ def test_the_size_of_an_image_is_that_of_its_configuration_and_layers(
     assert image["imageTags"] == ["v1"]
 
 
+def test_a_scan_is_asked_for_by_itself(aws: RunningEmbeddedAws, unique: str) -> None:
+    ecr = aws.client("ecr")
+    manifest = json.dumps({"schemaVersion": 2, "config": upload_new(ecr, f"{unique}-a", True), "layers": []})
+    ecr.put_image(repositoryName=f"{unique}-a", imageManifest=manifest, imageTag="v1")
+    manifest = json.dumps({"schemaVersion": 2, "config": upload_new(ecr, f"{unique}-b", False), "layers": []})
+    ecr.put_image(repositoryName=f"{unique}-b", imageManifest=manifest, imageTag="v1")
+
+    scan = ecr.describe_image_scan_findings(repositoryName=f"{unique}-a", imageId={"imageTag": "v1"})
+    assert scan["imageScanStatus"]["status"] == "UNSUPPORTED_IMAGE"
+    for repository, tag, code in (
+        (f"{unique}-b", "v1", "ScanNotFoundException"),
+        (f"{unique}-a", "v2", "ImageNotFoundException"),
+    ):
+        with pytest.raises(ClientError) as raised:
+            ecr.describe_image_scan_findings(repositoryName=repository, imageId={"imageTag": tag})
+        assert raised.value.response["Error"]["Code"] == code
+
+
+def upload_new(ecr: Any, repository: str, scanned: bool) -> dict[str, Any]:
+    ecr.create_repository(repositoryName=repository, imageScanningConfiguration={"scanOnPush": scanned})
+    return upload(ecr, repository, b"{}")
+
+
 def upload(ecr: Any, repository: str, content: bytes) -> dict[str, Any]:
     """Digest and size of a layer that has been uploaded."""
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"

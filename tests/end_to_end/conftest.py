@@ -34,7 +34,7 @@ class Deployer:
     built: Path
 
     def deploy(self, name: str | None = None, **parameters: str) -> Stack:
-        account = self._named(name)
+        account = self.account_of(name)
         environment = {**account.environment, "SAM_CLI_POLL_DELAY": "1", "SAM_CLI_TELEMETRY": "0"}
         overrides = {**parameter_overrides(), **TIMING, **parameters}
         options = ["--stack-name", name] if name else []
@@ -51,7 +51,7 @@ class Deployer:
 
     def push_image(self, stack: Stack, name: str | None = None) -> str:
         """Pushes container/ and waits for the image that it alone must cause, and for the mail that tells of it."""
-        account = self._named(name)
+        account = self.account_of(name)
         told = len(stack.mails(kind="image-built"))
         commit = push(account, stack.outputs)
         uri = wait_for_image(account, stack.outputs, commit, lambda line: None).uri
@@ -64,7 +64,8 @@ class Deployer:
         cloudformation.delete_stack(StackName=name)
         eventually(lambda: not _stands(cloudformation, name), f"the end of {name}")
 
-    def _named(self, name: str | None) -> Account:
+    def account_of(self, name: str | None) -> Account:
+        """That of a stack, which the commands of local/cli take."""
         if name is None:
             return self.account
         return Account(name, self.account.region, self.account.embedded, self.account.environment)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
+from local.cli import retrying
+from local.cli.image_source import NOT_SOURCE, SOURCE, push, wait_for_image
 from tests.end_to_end import source
 from tests.end_to_end.conftest import Deployer
 from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
@@ -27,6 +30,16 @@ def _image_of_both(stack: Stack, clone: Path) -> str | None:
     return f"{repository['repositoryUri']}@{digests['latest']}"
 
 
+def waiting_source(folder: Path, gate: Path) -> Path:
+    """container/ with a build that lasts until the gate is there."""
+    shutil.copytree(SOURCE, folder, ignore=NOT_SOURCE)
+    buildspec = folder / "buildspec.yml"
+    first = "      - export SOURCE_COMMIT="
+    wait = f"      - until test -e {gate}; do sleep 0.1; done\n"
+    buildspec.write_text(buildspec.read_text().replace(first, wait + first))
+    return folder
+
+
 def test_the_life_of_the_image(deployer: Deployer, tmp_path: Path) -> None:
     stack = deployer.deploy(PROJECT, ProjectName=PROJECT, RoleNamePrefix=PROJECT[:5])
 
@@ -37,10 +50,19 @@ def test_the_life_of_the_image(deployer: Deployer, tmp_path: Path) -> None:
     assert "./dev push-image-source" in stack.mail(record["run_id"], "image-missing")
     assert stack.execution_ended(record) == "FAILED"
 
-    # When the source is pushed, the push alone makes an image
-    image = deployer.push_image(stack, PROJECT)
-    assert "@sha256:" in image
-    built = [mail.get_content() for mail in stack.mails(kind="image-built")]  # also of other stacks
+    # When the source is pushed and the run retried, as that mail says, then the run waits for the push's own build
+    gate = tmp_path / "gate"
+    account = deployer.account_of(PROJECT)
+    commit = push(account, stack.outputs, waiting_source(tmp_path / "source", gate))
+    assert retrying.run(account, stack.outputs, record["run_id"], follow=False) == 0
+    stack.record(prefix, {"WAITING_FOR_IMAGE"})
+    gate.touch()
+    record = stack.record(prefix)
+    image = wait_for_image(account, stack.outputs, commit, lambda line: None).uri
+    assert (record["status"], record["image"]) == ("COMPLETED", image)
+    built = eventually(
+        lambda: [mail.get_content() for mail in stack.mails(kind="image-built")], "the mail of the image"
+    )  # also of other stacks
     assert any(image.partition("@")[2] in text for text in built)
     after_the_first = len(source.builds(stack))
     assert after_the_first == 1

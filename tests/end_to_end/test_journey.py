@@ -144,4 +144,12 @@ def test_provenance_lies_beside_the_model(stack: Stack, completed: dict[str, str
     (provenance,) = [key for key in keys if key.endswith("provenance.json")]
     told = json.loads(stack.client("s3").get_object(Bucket=stack.bucket, Key=provenance)["Body"].read())
     assert told["rehearsal"] is True
+    # The image by the digest that ECR knows, and the commit that it was built of
+    assert told["image"] == completed["image"]
+    ecr = stack.client("ecr")
+    digest = told["image"].partition("@")[2]
+    (image,) = ecr.describe_images(
+        repositoryName=stack.outputs["ImageRepositoryName"], imageIds=[{"imageDigest": digest}]
+    )["imageDetails"]
+    assert f"{told['source_commit']}-v25.2.2" in image["imageTags"]
     assert any(each["name"].endswith(".safetensors") for each in told["files"])

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from local.cli import embedded as emulator
+from local.cli import image_machine
 from local.cli.account import embedded_account
 from local.cli.deployment import build, parameter_overrides
+from local.cli.failure import CommandError
 from tests.end_to_end.conftest import Deployer, _environment
 from tests.end_to_end.journey import Stack
-from tests.image import machine
 
 collect_ignore_glob = [] if os.environ.get("TEST_IMAGE") else ["test_*.py"]
 
@@ -36,8 +37,8 @@ class Built:
 @pytest.fixture(scope="session")
 def builder() -> dict[str, str]:
     try:
-        return machine.prepare()
-    except machine.MissingError as error:
+        return image_machine.prepare()
+    except CommandError as error:
         pytest.exit(str(error), returncode=2)
 
 

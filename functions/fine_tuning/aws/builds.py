@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 # A scan on push takes minutes for an image of gigabytes; a mail without its findings is worth more than none.
 _SCAN_SECONDS = 240
 _POLL_SECONDS = 5
-_UNDER_WAY = frozenset({"IN_PROGRESS", "PENDING", ""})
+_UNDER_WAY = frozenset({None, "IN_PROGRESS", "PENDING"})
+_SCANNED = frozenset({"COMPLETE", "ACTIVE"})  # ACTIVE: Amazon Inspector's, which goes on looking
+_NO_SCAN = frozenset({"ScanNotFoundException"})
 _LOG_LINES = 20
 
 
@@ -33,10 +35,10 @@ class EndedBuild:
 
 
 @dataclass(frozen=True)
-class BuiltImage:
-    """`findings`: severity → count; None when there is no scan that ended."""
+class Scan:
+    """`status` as ECR says it, None before there is a scan; `findings`: severity → count of one that ended well."""
 
-    size_bytes: int | None
+    status: str | None
     findings: Mapping[str, int] | None
 
 
@@ -81,26 +83,44 @@ class Builds:
             for report in found
         }
 
-    def image(self, digest: str) -> BuiltImage:
-        """Waits a while for the scan on push to end."""
+    def size_bytes(self, digest: str) -> int | None:
+        """Compressed, as ECR keeps it."""
         ecr: ECRClient = client("ecr")
+        with translated(f"look at the image {digest}"):
+            (image,) = ecr.describe_images(
+                repositoryName=self._image_repository, imageIds=[{"imageDigest": digest}]
+            )["imageDetails"]
+        return image.get("imageSizeInBytes")
+
+    def scan(self, digest: str) -> Scan:
+        """The scan on push, waited for a while.
+
+        Not of DescribeImages: the members there that look like it stay empty with today's basic scanning (its
+        API reference says so).
+        """
         for _ in range(_SCAN_SECONDS // _POLL_SECONDS):
-            with translated(f"look at the image {digest}"):
-                (image,) = ecr.describe_images(
-                    repositoryName=self._image_repository, imageIds=[{"imageDigest": digest}]
-                )["imageDetails"]
-            if image.get("imageScanStatus", {}).get("status", "") not in _UNDER_WAY:
+            scan = self._scan(digest)
+            if scan.status not in _UNDER_WAY:
                 break
             self._sleep(_POLL_SECONDS)
-        summary = image.get("imageScanFindingsSummary")
-        counts = (
-            None
-            if summary is None
-            else {
-                str(severity): count for severity, count in summary.get("findingSeverityCounts", {}).items()
-            }
-        )
-        return BuiltImage(image.get("imageSizeInBytes"), counts)
+        return scan
+
+    def _scan(self, digest: str) -> Scan:
+        ecr: ECRClient = client("ecr")
+        with translated(f"look at the scan of the image {digest}"):
+            try:
+                found = ecr.describe_image_scan_findings(
+                    repositoryName=self._image_repository, imageId={"imageDigest": digest}, maxResults=1
+                )
+            except ecr.exceptions.ClientError as cause:
+                if code_of(cause) not in _NO_SCAN:
+                    raise
+                return Scan(None, None)
+        status = found.get("imageScanStatus", {}).get("status")
+        if status not in _SCANNED:
+            return Scan(status, None)
+        counts = found.get("imageScanFindings", {}).get("findingSeverityCounts", {})
+        return Scan(status, {str(severity): count for severity, count in counts.items()})
 
     def last_lines(self, group: str | None, stream: str | None) -> list[str]:
         """The end of the build's log; empty where there is none."""

@@ -23,6 +23,12 @@ PUSH = "./dev push-image-source"
 # As ECR orders them; what it does not grade comes last.
 _SEVERITIES = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "INFORMATIONAL")
 _SERIOUS = _SEVERITIES[:2]
+_UNSCANNED: Mapping[str | None, str] = {
+    None: "not begun",
+    "PENDING": "not finished",
+    "IN_PROGRESS": "not finished",
+    "UNSUPPORTED_IMAGE": "no findings, ECR cannot scan this image",
+}
 
 
 def image_missing(run: Run) -> Message:
@@ -44,7 +50,7 @@ def image_built(facts: Mapping[str, Any]) -> Message:
     """A new training image.
 
     `facts`: `{"commit", "kohya_version", "digest", "build_id" (its ARN), "seconds", "size_bytes"|None,
-    "findings": {severity: count}|None, "tests": {name: outcome}|None}`.
+    "findings": {severity: count}|None, "scan_status": ECR's word|None, "tests": {name: outcome}|None}`.
     """
     findings, tests, size_bytes = facts.get("findings"), facts.get("tests"), facts.get("size_bytes")
     serious = sum((findings or {}).get(severity, 0) for severity in _SERIOUS)
@@ -55,7 +61,7 @@ def image_built(facts: Mapping[str, Any]) -> Message:
             f"Commit: {known(facts.get('commit'))}",
             *([f"Size: {size(size_bytes)}"] if size_bytes is not None else []),
             f"Build: {duration(facts.get('seconds'))}",
-            f"Scan: {_findings(findings)}",
+            f"Scan: {_scan(findings, facts.get('scan_status'))}",
             *([f"Tests: {_tests(tests)}"] if tests is not None else []),
         ],
         ["Digest:", known(facts.get("digest"))],
@@ -97,10 +103,10 @@ def image_failed(facts: Mapping[str, Any]) -> Message:
     )
 
 
-def _findings(findings: Mapping[str, int] | None) -> str:
-    """Known weaknesses by severity, the worst first."""
+def _scan(findings: Mapping[str, int] | None, status: str | None) -> str:
+    """Known weaknesses by severity, the worst first, or why there are none to tell."""
     if findings is None:
-        return "not finished"
+        return _UNSCANNED.get(status, f"no findings, ECR says {status}")
     ordered = sorted(findings, key=lambda name: _SEVERITIES.index(name) if name in _SEVERITIES else 9)
     return (
         ", ".join(f"{findings[name]} {name.lower()}" for name in ordered if findings[name]) or "nothing found"

@@ -28,15 +28,16 @@ def built(detail: Mapping[str, Any], builds: Builds) -> dict[str, Any]:
     """The facts of image_built."""
     build = builds.describe(detail["build-id"])
     digest = build.exported.get("IMAGE_DIGEST")
-    image = builds.image(digest) if digest else None
+    scan = builds.scan(digest) if digest else None
     return {
         "build_id": detail["build-id"],
         "commit": build.commit,
         "kohya_version": build.variables.get("KOHYA_SS_VERSION"),
         "digest": digest,
         "seconds": build.seconds,
-        "size_bytes": image.size_bytes if image else None,
-        "findings": image.findings if image else None,
+        "size_bytes": builds.size_bytes(digest) if digest else None,
+        "findings": scan.findings if scan else None,
+        "scan_status": scan.status if scan else None,
         "tests": builds.tests(build.reports),
     }
 

@@ -56,11 +56,28 @@ def stub_codebuild(status: str) -> None:
     stubbed.add_response("batch_get_reports", {"reports": [report]})
 
 
-def image(scan: str, counts: dict[str, int] | None = None) -> dict[str, Any]:
-    described: dict[str, Any] = {"imageSizeInBytes": 3_400_000_000, "imageScanStatus": {"status": scan}}
+def scan(status: str, counts: dict[str, int] | None = None) -> dict[str, Any]:
+    """As DescribeImageScanFindings answers; the stub holds it against the service's model."""
+    found: dict[str, Any] = {
+        "registryId": "111122223333",
+        "repositoryName": "kohya-ss-fine-tuning",
+        "imageId": {"imageDigest": DIGEST},
+        "imageScanStatus": {"status": status, "description": "The scan was completed successfully."},
+    }
     if counts is not None:
-        described["imageScanFindingsSummary"] = {"findingSeverityCounts": counts}
-    return {"imageDetails": [described]}
+        found["imageScanFindings"] = {"findingSeverityCounts": counts, "findings": []}
+    return found
+
+
+def stub_ecr(*scans: dict[str, Any] | None) -> None:
+    """Scans in the order in which they are asked for, None where there is none yet; then the image."""
+    stubbed = stub("ecr", "describe_image_scan_findings")
+    for found in scans:
+        if found is None:
+            stubbed.add_client_error("describe_image_scan_findings", "ScanNotFoundException")
+        else:
+            stubbed.add_response("describe_image_scan_findings", found)
+    stubbed.add_response("describe_images", {"imageDetails": [{"imageSizeInBytes": 3_400_000_000}]})
 
 
 @pytest.fixture
@@ -74,8 +91,7 @@ def test_given_a_build_that_succeeded_then_its_digest_tests_and_findings_are_mai
     stack: Stack, waited: list[float]
 ) -> None:
     stub_codebuild("SUCCEEDED")
-    scanned = image("COMPLETE", {"HIGH": 2, "LOW": 5})
-    stub("ecr", "describe_images", image("IN_PROGRESS"), scanned)
+    stub_ecr(None, scan("IN_PROGRESS"), scan("COMPLETE", {"HIGH": 2, "LOW": 5}))
 
     answer = report_build.handler(event("SUCCEEDED"), stack.context)
 
@@ -91,20 +107,42 @@ def test_given_a_build_that_succeeded_then_its_digest_tests_and_findings_are_mai
         "12 min",
     ):
         assert said in mail["Message"], said
-    assert waited == [5]
+    assert waited == [5, 5]
 
 
 def test_given_a_scan_that_never_ends_then_the_mail_comes_without_findings(
     stack: Stack, waited: list[float]
 ) -> None:
     stub_codebuild("SUCCEEDED")
-    stub("ecr", "describe_images", *[image("IN_PROGRESS")] * 48)
+    stub_ecr(*[scan("IN_PROGRESS")] * 48)
 
     report_build.handler(event("SUCCEEDED"), stack.context)
 
     (mail,) = stack.mails()
     assert "Scan: not finished" in mail["Message"]
     assert sum(waited) == 240
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([scan("ACTIVE", {"CRITICAL": 1})], "Scan: 1 critical"),  # Amazon Inspector's
+        ([scan("COMPLETE", {})], "Scan: nothing found"),
+        ([scan("UNSUPPORTED_IMAGE")], "Scan: no findings, ECR cannot scan this image"),
+        ([scan("FAILED")], "Scan: no findings, ECR says FAILED"),
+        ([None] * 48, "Scan: not begun"),
+    ],
+)
+def test_given_any_other_scan_then_the_mail_says_what_ecr_says(
+    stack: Stack, waited: list[float], answers: list[dict[str, Any] | None], said: str
+) -> None:
+    stub_codebuild("SUCCEEDED")
+    stub_ecr(*answers)
+
+    report_build.handler(event("SUCCEEDED"), stack.context)
+
+    (mail,) = stack.mails()
+    assert f"\n{said}\n" in mail["Message"]
 
 
 def test_given_a_build_that_failed_then_its_phase_and_last_lines_are_mailed_once(stack: Stack) -> None:

@@ -193,7 +193,7 @@ CASES: dict[str, Callable[[], Message]] = {
     "image-missing": lambda: messages.image_missing(RUN),
     "image-built": lambda: messages.image_built(BUILT),
     "image-built-unscanned": lambda: messages.image_built(
-        {**BUILT, "findings": None, "tests": None, "size_bytes": None}
+        {**BUILT, "findings": None, "scan_status": "IN_PROGRESS", "tests": None, "size_bytes": None}
     ),
     "image-failed": lambda: messages.image_failed(
         {

@@ -1,6 +1,7 @@
-"""What `./dev test-image` needs of a machine without Docker: tools, a base image, torch for a CPU, Kohya's source.
+"""What a machine without Docker needs to build the training image: tools, a base, torch for a CPU, Kohya's source.
 
-Everything made is kept below .dev/image-test/, so that only the first time is slow.
+`./dev test-image` always builds it, `./dev demo` and `./dev up` do with EMBEDDED_AWS_BUILDER=buildah. What is made is
+kept below .dev/image-test/, so that only the first time is slow.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from local.cli.failure import CommandError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONTAINER = ROOT / "container"
@@ -42,27 +45,27 @@ runtime = "runc"
 """
 
 
-class MissingError(Exception):
-    """The machine lacks something; the message says what and how it comes."""
-
-
 def require_tools() -> None:
     missing = [
         name for name in TOOLS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None
     ]
     if missing:
-        raise MissingError(
+        raise CommandError(
             f"Missing: {', '.join(missing)}. On Debian 12 and later, as root:\n"
             f"  apt-get update && apt-get install --yes --no-install-recommends {PACKAGES}"
         )
     if os.geteuid() != 0:
-        raise MissingError(
-            "Building with chroot isolation and overlay storage needs root: sudo ./dev test-image"
-        )
+        raise CommandError("Building with chroot isolation and overlay storage needs root: use sudo")
+
+
+def chosen(environment: Mapping[str, str]) -> dict[str, str]:
+    """What `prepare` gives, where a real build is asked for and nobody prepared it."""
+    asked = environment.get("EMBEDDED_AWS_BUILDER") == "buildah"
+    return prepare() if asked and "EMBEDDED_AWS_BUILD_ARGUMENTS" not in environment else {}
 
 
 def prepare() -> dict[str, str]:
-    """The environment in which the embedded AWS builds the image and runs it. Raises MissingError."""
+    """The environment in which the embedded AWS builds the image and runs it. Raises CommandError."""
     require_tools()
     WORK.mkdir(parents=True, exist_ok=True)
     (WORK / "storage.conf").write_text(STORAGE.format(folder=WORK))
@@ -126,7 +129,7 @@ def newest_cpu_torch() -> str:
     listed = subprocess.run(index, capture_output=True, text=True).stdout
     found = [word.strip(",") for word in listed.split() if word.strip(",").endswith(CPU)]
     if not found:
-        raise MissingError(
+        raise CommandError(
             "pip finds no torch for a CPU. Let it find PyTorch's CPU wheels (PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS), "
             "name one in TEST_IMAGE_TORCH, or set TEST_IMAGE_TORCH=cuda for the image as it is deployed (3 GB)."
         )
@@ -151,7 +154,7 @@ def kohya_source() -> list[str]:
         git = ["git", "-C", repository]
         where = subprocess.run([*git, "rev-parse", "--absolute-git-dir"], capture_output=True, text=True)
         if where.returncode:
-            raise MissingError(f"KOHYA_CHECKOUT={repository} is no git repository")
+            raise CommandError(f"KOHYA_CHECKOUT={repository} is no git repository")
         # Without the libraries for another system, which a partial mirror may lack.
         words = [
             f"--git-dir={where.stdout.strip()}",
@@ -169,4 +172,4 @@ def kohya_source() -> list[str]:
 def run(*words: str, environment: Mapping[str, str] | None = None) -> None:
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     if done.returncode:
-        raise MissingError(f"{' '.join(words)} failed:\n{done.stderr[-2000:] or done.stdout[-2000:]}")
+        raise CommandError(f"{' '.join(words)} failed:\n{done.stderr[-2000:] or done.stdout[-2000:]}")
