@@ -16,4 +16,5 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
     run, attempt = Run.from_payload(event["run"]), Attempt.from_document(event["attempt"])
     ladder, failure, budget = event["ladder"], event["failure"], event.get("budget_usd")
-    return judge_ending(run, ladder, attempt, failure, budget, using.settings.patience, using.records)
+    arn = event.get("pipeline_execution_arn")  # a flow of an older version of this stack does not say
+    return judge_ending(run, ladder, attempt, failure, budget, using.settings.patience, using.records, arn)

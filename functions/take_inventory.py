@@ -8,11 +8,13 @@ from typing import Any
 from fine_tuning.aws.deployment import deployment
 from fine_tuning.observability import observed
 from fine_tuning.run import Run
-from fine_tuning.steps.taking_inventory import take_inventory
+from fine_tuning.steps.taking_inventory import take_inventory, tell_awaited
 
 
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
     run, started_at = Run.from_payload(event["run"]), datetime.fromisoformat(event["started_at"])
-    return take_inventory(run, started_at, using.clock(), using.settings, using.objects, using.records)
+    answer = take_inventory(run, started_at, using.clock(), using.settings, using.objects, using.records)
+    tell_awaited(run, answer, using.objects, using.records, using.mail)
+    return answer

@@ -16,6 +16,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
     run, arn, token = Run.from_payload(event["run"]), event["pipeline_execution_arn"], event["token"]
     deadline, now = datetime.fromisoformat(event["deadline"]), using.clock()
-    watched = watch(run, arn, token, deadline, now, using.settings, using.records, using.training)
+    # A flow that an older version of this stack started does not say which attempt it watches.
+    attempt = event.get("attempt")
+    watched = watch(run, arn, token, deadline, now, using.settings, using.records, using.training, attempt)
     tell_progress(watched, using.objects, using.records, using.mail)
     return watched.observation.as_document()

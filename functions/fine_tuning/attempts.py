@@ -1,8 +1,9 @@
-"""What follows when a training ended without a model because AWS had no instance for it.
+"""What follows when a training ended without a model because AWS had no instance for it, or lost it.
 
 Capacity comes and goes, so the same rung is tried again after a wait that doubles; a quota of zero does not mend
-itself, and spot capacity that did not come in its time will not either, so the next rung follows at once. What was
-spent before counts against the budget.
+itself, and spot capacity that did not come in its time will not either, so the next rung follows at once. An internal
+error of SageMaker's is tried again on the same rung, but is no reason for a dearer one. What was spent before counts
+against the budget.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 LONGEST_WAIT_SECONDS = 3600
 
-Lack = Literal["capacity", "quota", "quota-zero", "spot-wait"]
+Lack = Literal["capacity", "quota", "quota-zero", "spot-wait", "internal-error"]
 Rung = Mapping[str, Any]
 
 
@@ -92,7 +93,10 @@ def following(
     # Checkpoints carry over, so that the furthest of all attempts counts.
     remaining = min(each.remaining for each in over)
     spent = sum(each.cost_usd or 0 for each in over)
-    waits = ended.lack in ("capacity", "quota") and attempt.tries < patience.tries
+    mends_itself = ended.lack in ("capacity", "quota", "internal-error")
+    waits = mends_itself and attempt.tries < patience.tries
+    if ended.lack == "internal-error" and not waits:
+        return None
     first = attempt.rung if waits else attempt.rung + 1
     for place in range(first, len(ladder)):
         rung = within_budget(ladder[place], budget_usd, spent, remaining)
@@ -152,4 +156,6 @@ def remedy(ended: Sequence[Ended]) -> str:
         )
     if any(each.lack == "quota" for each in ended):
         return "Ask for a higher quota of pipeline executions, or wait and run it again."
+    if ended and ended[-1].lack == "internal-error":
+        return "Run it again later; if it stays so, ask AWS Support about the training job."
     return "Run it again later, or name further instance types in `instance_types`."

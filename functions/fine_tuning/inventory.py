@@ -113,13 +113,15 @@ class Completeness:
     Attributes:
         missing: declared files, or images, that are not there (as declared).
         wait_seconds: when to look again, while waiting.
-        findings: why an expired upload is rejected.
+        findings: what is missing: why an expired upload is rejected, or what is waited for.
+        stands_still: something is missing, and nothing has come for as long as an upload needs to settle.
     """
 
     status: Literal["complete", "waiting", "expired"]
     missing: int
     wait_seconds: int
     findings: tuple[Finding, ...] = ()
+    stands_still: bool = False
 
 
 def kind_of(path: str) -> Kind:
@@ -169,7 +171,8 @@ def completeness(
     objects = without_manifest(listing)
     missing = _missing(objects, manifest)
     newest = max((listed.modified for listed in listing), default=started_at)
-    unsettled = 0.0 if manifest.files else settle_seconds - (now - newest).total_seconds()
+    quiet_seconds = (now - newest).total_seconds()
+    unsettled = 0.0 if manifest.files else settle_seconds - quiet_seconds
     if not missing and unsettled <= 0:
         return Completeness("complete", 0, 0)
     if now - started_at >= timedelta(seconds=upload_wait_seconds):
@@ -179,7 +182,8 @@ def completeness(
         return Completeness("expired", _count(missing, manifest, objects), 0, tuple(missing))
     first = min(_FIRST_WAIT_SECONDS, settle_seconds) if missing else unsettled
     wait = _wait_seconds(first, (now - started_at).total_seconds())
-    return Completeness("waiting", _count(missing, manifest, objects), wait)
+    stands_still = bool(missing) and quiet_seconds >= settle_seconds
+    return Completeness("waiting", _count(missing, manifest, objects), wait, tuple(missing), stands_still)
 
 
 def _wait_seconds(first: float, waited: float) -> int:
@@ -204,7 +208,7 @@ def _missing(objects: Sequence[ListedObject], manifest: Manifest) -> list[Findin
         if size is None:
             findings.append(
                 error(
-                    "file-missing", declared.path, "The manifest lists this file; it never arrived.", remedy
+                    "file-missing", declared.path, "The manifest lists this file; it has not arrived.", remedy
                 )
             )
         elif declared.size is not None and size != declared.size:

@@ -17,6 +17,10 @@ from fine_tuning.attempts import cost_of_earlier
 # preparing an instance is not in it.
 _PATIENCE = 1.5
 _PREPARATION = timedelta(hours=1)
+# Secondary statuses of a job that waits for an instance, on spot for up to as long again as it may train; the flow's
+# deadline ends that. A look that is older than a few of the watch's intervals says nothing about the present.
+_WITHOUT_INSTANCE = frozenset({"Starting", "Pending", "LaunchingMLInstances", "Interrupted"})
+_FRESH = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,12 @@ def is_silent(record: Mapping[str, Any], now: datetime) -> bool:
     began, quoted = _moment(record, "TRAINING"), (record.get("plan") or {}).get("estimated_seconds")
     if record["status"] != "TRAINING" or began is None or quoted is None:
         return False
+    seen = record.get("observation") or {}
+    looked = datetime.fromisoformat(seen["observed_at"]) if "observed_at" in seen else None
+    if looked and looked >= began:  # and not a look at an attempt before
+        if seen.get("secondary_status") in _WITHOUT_INSTANCE and now - looked < _FRESH:
+            return False
+        began = datetime.fromisoformat(seen.get("training_started_at") or began.isoformat())
     return now - began > _PATIENCE * timedelta(seconds=quoted) + _PREPARATION
 
 

@@ -37,8 +37,9 @@ Outcome = Literal["running", "succeeded", "failed", "stopped", "unknown"]
 class Observation:
     """One look.
 
-    Numbers are None when unknown; `seconds` are billable ones, `cost_usd` is at the on-demand price. A status that
-    this version does not know is terminal, with the outcome `unknown`: a person has to look.
+    Numbers are None when unknown; `seconds` are billable ones, `cost_usd` is at the on-demand price;
+    `training_started_at` is when the job got its instance, ISO 8601. A status that this version does not know is
+    terminal, with the outcome `unknown`: a person has to look.
     """
 
     status: str
@@ -57,6 +58,7 @@ class Observation:
     reason: str | None
     artifact: str | None
     metrics_read: bool
+    training_started_at: str | None
     observed_at: str
 
     def as_document(self) -> dict[str, Any]:
@@ -92,6 +94,7 @@ def observe(
     status: str = execution["PipelineExecutionStatus"]
     job = job or {}
     seconds = job.get("BillableTimeInSeconds", job.get("TrainingTimeInSeconds"))
+    began: datetime | None = job.get("TrainingStartTime")
     instance_type = job.get("ResourceConfig", {}).get("InstanceType")
     finals = {m["MetricName"]: m["Value"] for m in job.get("FinalMetricDataList", ())}
     values = {
@@ -115,6 +118,7 @@ def observe(
         reason=_reason(execution, steps, job),
         artifact=job.get("ModelArtifacts", {}).get("S3ModelArtifacts") or None,
         metrics_read=metrics is not None,
+        training_started_at=began.isoformat(timespec="seconds") if began else None,
         observed_at=now.isoformat(timespec="seconds"),
     )
 

@@ -1,4 +1,4 @@
-"""What SageMaker says when it grants no instance, or no more time: quotas, capacity, time limits."""
+"""What SageMaker says when it grants no instance, no more time, or fails itself."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _QUOTA_NAME = re.compile(r"(ml\.[a-z0-9-]+\.[a-z0-9]+) for (spot )?training job 
 _NO_QUOTA = re.compile(r"service limit '[^']*' is 0 ", re.IGNORECASE)
 # At the beginning: what a container writes about its own troubles is no lack of an instance.
 _JOB_LACKS_CAPACITY = re.compile(r"(ClientError: )?CapacityError\b", re.IGNORECASE)
+_INTERNAL_ERROR = re.compile(r"(ClientError: )?InternalServerError\b", re.IGNORECASE)
 _TOO_MANY_EXECUTIONS = (
     "SageMaker.ResourceLimitExceededException"  # of StartPipelineExecution, as Catch sees it
 )
@@ -63,7 +64,7 @@ def service_limit(reason: str, observation: Mapping[str, Any] | None) -> Service
 
 
 def lack_of(error: str, reason: str, observation: Mapping[str, Any]) -> Lack | None:
-    """Which lack of an instance ended a training; None where the training itself did.
+    """What of SageMaker's ended a training, mostly the lack of an instance; None where the training itself did.
 
     Args:
         error: name of the error that the flow caught.
@@ -76,6 +77,8 @@ def lack_of(error: str, reason: str, observation: Mapping[str, Any]) -> Lack | N
         return "quota-zero" if _NO_QUOTA.search(reason) else "quota"
     if _JOB_LACKS_CAPACITY.match(reason):
         return "capacity"
+    if _INTERNAL_ERROR.match(reason):
+        return "internal-error"
     if observation.get("spot") and observation.get("secondary_status") == "MaxWaitTimeExceeded":
         return "spot-wait"
     return None

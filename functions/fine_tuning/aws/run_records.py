@@ -12,7 +12,7 @@ from fine_tuning.aws.translation import code_of, translated
 from fine_tuning.aws.typed_items import plain, typed
 from fine_tuning.errors import RunUnknownError
 from fine_tuning.run import Run
-from fine_tuning.statuses import FINAL, OF_MAIL, predecessors
+from fine_tuning.statuses import FINAL, OF_MAIL, is_final, predecessors
 
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
@@ -123,24 +123,56 @@ class RunRecords:
             )
         return [plain(item) for item in answer["Items"]]
 
-    def advance(self, run_id: str, status: str, attributes: Mapping[str, Any] | None = None) -> Advance:
-        """Changes the status if it may follow the present one, and sets attributes with it."""
+    def advance(
+        self,
+        run_id: str,
+        status: str,
+        attributes: Mapping[str, Any] | None = None,
+        attempt: int | None = None,
+    ) -> Advance:
+        """Changes the status if it may follow the present one, and sets attributes with it.
+
+        Args:
+            attempt: the start of the pipeline that this is about; refused where the record knows of a later one.
+        """
         now = self._now()
         allowed = sorted(predecessors(status))
         places = {f":p{number}": name for number, name in enumerate(allowed)}
         condition = f"#status IN ({', '.join(places)})" if places else "attribute_not_exists(run_id)"
         values = {":to": status, ":change": [{"status": status, "at": now}], ":none": [], **places}
         extra = ["#status = :to", "history = list_append(if_not_exists(history, :none), :change)"]
-        if self._update(run_id, attributes or {}, condition, values, extra):
+        if self._update(run_id, attributes or {}, condition, values, extra, attempt):
             return Advance("changed", status)
         current = str(self.find(run_id)["status"])
-        if current == status and attributes:
-            self._update(run_id, attributes, "#status = :is", {":is": status}, [])
-        return Advance("unchanged" if current == status else "refused", current)
+        if current != status:
+            return Advance("refused", current)
+        # What a run ended with was told; nobody who comes later changes it.
+        is_set = (
+            is_final(status)
+            or not attributes
+            or self._update(run_id, attributes, "#status = :is", {":is": status}, [], attempt)
+        )
+        return Advance("unchanged" if is_set else "refused", current)
 
-    def note(self, run_id: str, attributes: Mapping[str, Any]) -> None:
-        """Sets attributes without a change of status; nothing where there is no such run."""
-        self._update(run_id, attributes, "attribute_exists(run_id) AND attribute_exists(#status)", {}, [])
+    def note(
+        self,
+        run_id: str,
+        attributes: Mapping[str, Any],
+        *,
+        attempt: int | None = None,
+        pipeline_execution_arn: str | None = None,
+    ) -> bool:
+        """Sets attributes without a change of status; False where there is no such run, or it is not meant.
+
+        Args:
+            attempt: as of `advance`.
+            pipeline_execution_arn: what is noted was seen of this one; the record must know no other.
+        """
+        condition, values = "attribute_exists(run_id) AND attribute_exists(#status)", {}
+        if pipeline_execution_arn is not None:
+            condition += " AND pipeline_execution_arn = :of"
+            values[":of"] = pipeline_execution_arn
+        return self._update(run_id, attributes, condition, values, [], attempt)
 
     def forget_token(self, run_id: str, token: str) -> None:
         """Removes an answered task token, unless the flow has stored a newer one."""
@@ -154,8 +186,8 @@ class RunRecords:
     def add_notification(self, run_id: str, kind: str, message_id: str) -> None:
         """Lists a mail once, however often this is called for it; `told` is the kind that told of the end."""
         entry = {"kind": kind, "message_id": message_id}
-        known = {(n["kind"], n["message_id"]) for n in self.find(run_id).get("notifications", [])}
-        if (kind, message_id) not in known:
+        known = {n["message_id"] for n in self.find(run_id).get("notifications", [])}
+        if message_id not in known:
             extra = ["notifications = list_append(if_not_exists(notifications, :none), :entry)"]
             values = {":none": [], ":entry": [{**entry, "at": self._now()}]}
             told = {"told": kind} if kind in OF_MAIL else {}
@@ -198,8 +230,16 @@ class RunRecords:
         condition: str,
         values: dict[str, Any],
         extra: list[str],
+        attempt: int | None = None,
     ) -> bool:
-        """SET attributes and `extra` clauses under a condition; False where it does not hold."""
+        """SET attributes and `extra` clauses under a condition; False where it does not hold.
+
+        `attempt` is kept, and is a condition itself: no earlier one overwrites what a later one wrote.
+        """
+        if attempt is not None:
+            attributes = {"attempt": attempt, **attributes}
+            condition += " AND (attribute_not_exists(attempt) OR attempt <= :attempt)"
+            values = {**values, ":attempt": attempt}
         names = {f"#a{number}": name for number, name in enumerate(attributes)}
         given = {f":a{number}": value for number, value in enumerate(attributes.values())}
         clauses = [f"#a{number} = :a{number}" for number in range(len(attributes))]

@@ -68,30 +68,44 @@ def completed(run: Run, facts: Mapping[str, Any], plan: Mapping[str, Any], earli
     )
 
 
-def failed(run: Run, failure: Failure, earlier_usd: float = 0) -> Message:
+def failed(
+    run: Run, failure: Failure, plan: Mapping[str, Any] | None = None, earlier_usd: float = 0
+) -> Message:
+    """`plan` is empty before there is one; `earlier_usd` as above."""
     return _ended_early(
         "failed",
         run,
         failure,
         f"The run of {run.dataset} failed {failure.where}.",
         f"Failed: {run.dataset} {failure.where}",
+        plan or {},
         earlier_usd,
     )
 
 
-def stopped(run: Run, failure: Failure, earlier_usd: float = 0) -> Message:
+def stopped(
+    run: Run, failure: Failure, plan: Mapping[str, Any] | None = None, earlier_usd: float = 0
+) -> Message:
+    """As `failed`."""
     return _ended_early(
         "stopped",
         run,
         failure,
         f"The run of {run.dataset} was stopped before it was done.",
         f"Stopped: {run.dataset}",
+        plan or {},
         earlier_usd,
     )
 
 
 def _ended_early(
-    kind: str, run: Run, failure: Failure, what: str, subject: str, earlier_usd: float
+    kind: str,
+    run: Run,
+    failure: Failure,
+    what: str,
+    subject: str,
+    plan: Mapping[str, Any],
+    earlier_usd: float,
 ) -> Message:
     observation = failure.observation or {}
     has_trained = observation.get("seconds") is not None
@@ -108,6 +122,7 @@ def _ended_early(
                 else []
             ),
             *_earlier(earlier_usd),
+            *(_quoted(plan) if has_trained or earlier_usd else []),
             f"Run: {run.run_id}",
         ],
         ["The report:", run.uri(run.report_key)],
@@ -128,10 +143,16 @@ def _earlier(usd: float) -> list[str]:
     return [f"Attempts before: {money(usd)}"] if usd else []
 
 
+def _quoted(plan: Mapping[str, Any]) -> list[str]:
+    """For the whole run, of which less was trained."""
+    seconds, usd = plan.get("estimated_seconds"), plan.get("estimated_cost_usd")
+    return [f"Quoted: {duration(seconds)}, {money(usd)}"] if seconds is not None else []
+
+
 def _samples(samples: Sequence[str]) -> Paragraph:
     more = len(samples) - _MOST_SAMPLES
     rest = [f"... and {more} more beside them"] if more > 0 else []
     return ["Samples:", *samples[:_MOST_SAMPLES], *rest] if samples else []
 
 
-FAILURES: Mapping[str, Callable[[Run, Failure, float], Message]] = {"failed": failed, "stopped": stopped}
+FAILURES: Mapping[str, Callable[[Run, Failure, Mapping[str, Any], float], Message]] = {"failed": failed, "stopped": stopped}

@@ -9,6 +9,7 @@ from typing import Any
 
 from fine_tuning.console import Link
 from fine_tuning.run import Run
+from fine_tuning.statuses import OF_MAIL
 
 LONGEST_SUBJECT = 100
 MOST_LINES = 60
@@ -27,8 +28,8 @@ class Message:
 
     Attributes:
         kind: one of docs/contracts.md's kinds.
-        identity: what it is published once for, beside its kind: a run or a build, and the occasion where a run
-            gets several of one kind.
+        identity: what it is published once for: a run's end, or a kind with its run or build, and the occasion
+            where a run gets several of one kind.
         attributes: SNS message attributes, for subscription filters; docs/operations.md lists them.
     """
 
@@ -82,7 +83,8 @@ def of_run(
         attributes["instance_type"] = instance_type
     if cost_usd is not None:
         attributes["cost_usd"] = round(float(cost_usd), 2)
-    identity = {"run_id": run.run_id, "kind": kind}
+    # A run has one end, so that one mail tells of it, whoever writes it and of whatever kind.
+    identity = {"run_id": run.run_id, "kind": "final" if kind in OF_MAIL else kind}
     if occasion:
         identity["occasion"] = occasion
     return Message(kind, identity, printable_subject(subject), tuple(paragraphs), attributes)

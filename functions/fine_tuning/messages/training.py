@@ -17,6 +17,7 @@ _MOST_OF_A_CODE = 3
 _WAITS = {
     "capacity": ("AWS has no {instance} to give at the moment.", ""),
     "quota": ("Your account's quota for {instance} is used up, or zero.", ""),
+    "sagemaker": ("SageMaker failed by itself; what was trained is continued from its last checkpoint.", ""),
     "slot": ("As many runs as this stack allows are under way.", ""),
     "image": ("The training image is being built.", ""),
     "upload": (
@@ -29,7 +30,7 @@ _WAITS = {
 def waiting(run: Run, facts: Mapping[str, Any]) -> Message:
     """A run that could not go on at once.
 
-    `facts`: `{"reason": "capacity"|"quota"|"slot"|"image"|"upload", "instance_type"?, "spot"?, "detail"?,
+    `facts`: `{"reason": "capacity"|"quota"|"sagemaker"|"slot"|"image"|"upload", "instance_type"?, "spot"?, "detail"?,
     "retry_in_seconds"?, "position"?}`.
     """
     reason, instance_type = str(facts["reason"]), facts.get("instance_type")
@@ -65,6 +66,7 @@ def waiting(run: Run, facts: Mapping[str, Any]) -> Message:
 _WAITED_FOR = {
     "capacity": "a GPU",
     "quota": "a quota",
+    "sagemaker": "SageMaker",
     "slot": "its turn",
     "image": "the training image",
     "upload": "its files",

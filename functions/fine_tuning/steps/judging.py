@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fine_tuning import attempts
-from fine_tuning.attempts import Attempt, Ended, Patience
+from fine_tuning.attempts import Attempt, Ended, Lack, Patience
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.errors import FineTuningError
 from fine_tuning.run import Run
 from fine_tuning.service_limit import lack_of, quota_of
 
+# lack → what the mail `waiting` calls it.
+_REASONS: Mapping[Lack, str] = {
+    "capacity": "capacity",
+    "spot-wait": "capacity",
+    "quota": "quota",
+    "quota-zero": "quota",
+    "internal-error": "sagemaker",
+}
 _LONGEST_REASON = 300  # characters of a reason that the record keeps of each attempt
 
 
@@ -23,12 +31,18 @@ def judge_ending(
     budget_usd: float | None,
     patience: Patience,
     records: RunRecords,
+    pipeline_execution_arn: str | None = None,
 ) -> dict[str, Any]:
     """`again` with the next attempt and its rung, else `stopped` or `failed` with what is to be told.
 
-    Safe to repeat.
+    Safe to repeat, and harmless when it comes late: the record of a later attempt is left alone.
+
+    Args:
+        pipeline_execution_arn: of the attempt that ended, as the flow knows it; None: as the record does.
     """
-    ended = _ended(ladder[attempt.rung], failure, records.get(run.run_id) or {})
+    if pipeline_execution_arn is None:
+        pipeline_execution_arn = str((records.get(run.run_id) or {}).get("pipeline_execution_arn") or "")
+    ended = _ended(ladder[attempt.rung], failure, pipeline_execution_arn)
     over = (*attempt.ended, ended)
     kept: dict[str, Any] = {"attempts": Attempt(ended=over).as_document()["ended"]}
     observation = failure.get("observation") or {}
@@ -36,7 +50,9 @@ def judge_ending(
         then = attempts.following(ladder, attempt, ended, patience, budget_usd)
         if then:
             # The next pipeline execution is not known yet; by this one nobody should look for the job.
-            records.advance(run.run_id, "WAITING_FOR_CAPACITY", {**kept, "pipeline_execution_arn": ""})
+            # From here on the record is about that one, and a slow look at this one leaves it alone.
+            unknown = {**kept, "pipeline_execution_arn": "", "attempt": then.attempt.number}
+            records.advance(run.run_id, "WAITING_FOR_CAPACITY", unknown, attempt.number)
             return {
                 "decision": "again",
                 "attempt": then.attempt.as_document(),
@@ -45,13 +61,13 @@ def judge_ending(
                 "waiting": _waiting(ended, then.wait_seconds),
             }
         failure = {**failure, "cause": _exhausted(failure, over)}
-    records.note(run.run_id, kept)
+    records.note(run.run_id, kept, attempt=attempt.number)
     # A wait for spot capacity that came to its end is a lack of it, and nobody's wish.
     decision = "stopped" if observation.get("outcome") == "stopped" and not ended.lack else "failed"
     return {"decision": decision, "failure": failure}
 
 
-def _ended(rung: Mapping[str, Any], failure: Mapping[str, Any], record: Mapping[str, Any]) -> Ended:
+def _ended(rung: Mapping[str, Any], failure: Mapping[str, Any], arn: str) -> Ended:
     observation = failure.get("observation") or {}
     reason = str(failure.get("cause") or "")
     instance = {"instance_type": rung["instance_type"], "spot": rung["spot"]}
@@ -65,7 +81,7 @@ def _ended(rung: Mapping[str, Any], failure: Mapping[str, Any], record: Mapping[
         reason=(reason.strip().splitlines() or [""])[0][:_LONGEST_REASON],
         seconds=observation.get("seconds"),
         cost_usd=observation.get("cost_usd"),
-        pipeline_execution_arn=str(record.get("pipeline_execution_arn") or "") if observation else "",
+        pipeline_execution_arn=arn if observation else "",
         remaining=_remaining(observation),
     )
 
@@ -79,7 +95,7 @@ def _remaining(observation: Mapping[str, Any]) -> float:
 def _waiting(ended: Ended, seconds: int) -> dict[str, Any]:
     """Facts of the mail `waiting`."""
     return {
-        "reason": "capacity" if ended.lack in ("capacity", "spot-wait") else "quota",
+        "reason": _REASONS[ended.lack or "capacity"],
         "instance_type": ended.instance_type,
         "spot": ended.spot,
         "detail": ended.reason,
@@ -90,5 +106,6 @@ def _waiting(ended: Ended, seconds: int) -> dict[str, Any]:
 def _exhausted(failure: Mapping[str, Any], over: Sequence[Ended]) -> str:
     """The cause with its remedy, as every error of this application is written."""
     reason = (str(failure.get("cause") or "").strip().splitlines() or [""])[0]
-    cause = f"AWS gave no instance. {attempts.in_words(over)} Its last words: {reason or 'none'}"
+    what = "SageMaker failed by itself" if over[-1].lack == "internal-error" else "AWS gave no instance"
+    cause = f"{what}. {attempts.in_words(over)} Its last words: {reason or 'none'}"
     return str(FineTuningError(cause, attempts.remedy(over)))

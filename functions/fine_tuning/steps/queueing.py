@@ -14,7 +14,7 @@ from fine_tuning.errors import FineTuningError
 from fine_tuning.observability import logger
 from fine_tuning.run import Run
 from fine_tuning.statuses import is_final
-from fine_tuning.steps.telling import tell
+from fine_tuning.steps.telling import tell_in_passing
 
 GRANTED = {"status": "granted"}
 
@@ -42,13 +42,10 @@ def take_slot(run: Run, token: str, records: RunRecords, slots: SlotItem) -> dic
 def tell_waiting(
     run: Run, answer: Mapping[str, Any], objects: Objects, records: RunRecords, mail: Mail
 ) -> None:
-    """One mail a run that has to wait. It waits whether that could be told or not."""
-    if answer["status"] != "waiting":
-        return
-    try:
-        tell(run, "waiting", {"reason": "slot", "position": answer["position"]}, objects, records, mail)
-    except FineTuningError as problem:
-        logger.warning("That the run waits could not be mailed", run_id=run.run_id, problem=str(problem))
+    """One mail a run that has to wait."""
+    if answer["status"] == "waiting":
+        facts = {"reason": "slot", "position": answer["position"]}
+        tell_in_passing(run, "waiting", facts, objects, records, mail)
 
 
 def release(run_ids: Iterable[str], records: RunRecords, slots: SlotItem) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fine_tuning.aws.images import Images
+from fine_tuning.aws.mail import Mail
+from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.image import decide
 from fine_tuning.run import Run
+from fine_tuning.steps.telling import tell_in_passing
 
 _WAIT_SECONDS = 15
 
@@ -32,3 +36,12 @@ def resolve_image(run: Run, images: Images, records: RunRecords) -> dict[str, An
         "build_id": build_id,
         "wait_seconds": _WAIT_SECONDS if decision.status == "building" else 0,
     }
+
+
+def tell_building(
+    run: Run, resolved: Mapping[str, Any], objects: Objects, records: RunRecords, mail: Mail
+) -> None:
+    """One mail a run that waits for a build."""
+    if resolved["status"] == "building":
+        facts = {"reason": "image", "detail": f"The build is {resolved['build_id']}."}
+        tell_in_passing(run, "waiting", facts, objects, records, mail)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from fine_tuning import inventory
+from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
+from fine_tuning.findings import Finding
 from fine_tuning.plan import rejection
 from fine_tuning.run import Run
 from fine_tuning.settings import Settings
 from fine_tuning.steps.reading import read_manifest
+from fine_tuning.steps.telling import tell_in_passing
 
 
 def take_inventory(
@@ -29,6 +33,7 @@ def take_inventory(
         "status": state.status,
         "wait_seconds": state.wait_seconds,
         "missing": state.missing,
+        "awaited": _awaited(state.findings) if state.stands_still else "",
         "shards": [],
         "images": inventory.count_images(listed),
     }
@@ -47,3 +52,18 @@ def take_inventory(
         answer["shards"].append({"key": key})
     records.advance(run.run_id, "INSPECTING")
     return answer
+
+
+def tell_awaited(
+    run: Run, inventory: Mapping[str, Any], objects: Objects, records: RunRecords, mail: Mail
+) -> None:
+    """One mail a run whose upload stands still before it is complete."""
+    if inventory["awaited"]:
+        facts = {"reason": "upload", "detail": inventory["awaited"]}
+        tell_in_passing(run, "waiting", facts, objects, records, mail)
+
+
+def _awaited(missing: Sequence[Finding]) -> str:
+    first, more = missing[0], len(missing) - 1
+    also = f" And {more} more." if more else ""
+    return f"{first.path}: {first.message}{also}" if first.path else first.message

@@ -12,9 +12,9 @@ from fine_tuning.aws.executions import Ending
 from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import Advance, RunRecords
-from fine_tuning.errors import ConfigurationError
+from fine_tuning.errors import ConfigurationError, FineTuningError
 from fine_tuning.messages import Message
-from fine_tuning.observability import publish
+from fine_tuning.observability import logger, publish
 from fine_tuning.run import Run
 
 
@@ -41,6 +41,16 @@ def tell(
     return {"status": message.status, "message_id": message_id}
 
 
+def tell_in_passing(
+    run: Run, kind: str, facts: Mapping[str, Any], objects: Objects, records: RunRecords, mail: Mail
+) -> None:
+    """Mails what is no end. The run goes on whether that could be told or not."""
+    try:
+        tell(run, kind, facts, objects, records, mail)
+    except FineTuningError as problem:
+        logger.warning("A mail could not go out", run_id=run.run_id, kind=kind, problem=str(problem))
+
+
 def tell_from_record(
     record: Mapping[str, Any], how: Ending, objects: Objects, records: RunRecords, mail: Mail
 ) -> str | None:
@@ -63,7 +73,7 @@ def tell_from_record(
         return None
     _measure(run, advance, records)
     told = records.find(run.run_id)
-    message = messages.FAILURES[status.lower()](run, why, cost_of_earlier(told))
+    message = messages.FAILURES[status.lower()](run, why, told.get("plan", {}), cost_of_earlier(told))
     return _send(run, message, told, records, mail)
 
 
@@ -111,7 +121,7 @@ def _compose(
     if kind == "started":
         # Kept before anything else: from here on a job is paid for, and by this it is found and stopped.
         kept = {"plan": facts["plan"], **pipeline_execution.attributes(facts["pipeline_execution_arn"])}
-        records.note(run.run_id, kept)
+        records.note(run.run_id, kept, attempt=facts.get("attempt"))
         return messages.started(run, facts, objects.read_document(run.report_key)), {}
     if kind == "waiting":
         return messages.waiting(run, facts), {}
@@ -123,12 +133,14 @@ def _compose(
         return messages.completed(run, facts, known.get("plan", {}), cost_of_earlier(known)), kept
     if kind == "failed":
         why = failure.of_flow(facts)
-        earlier = cost_of_earlier(records.find(run.run_id))
-        return messages.failed(run, why, earlier), {"failure": why.as_document()}
+        known = records.find(run.run_id)
+        message = messages.failed(run, why, known.get("plan", {}), cost_of_earlier(known))
+        return message, {"failure": why.as_document()}
     if kind == "stopped":
         known = records.find(run.run_id)
         why = failure.of_stop(facts, known.get("stop_requested"))
-        return messages.stopped(run, why, cost_of_earlier(known)), {"failure": why.as_document()}
+        message = messages.stopped(run, why, known.get("plan", {}), cost_of_earlier(known))
+        return message, {"failure": why.as_document()}
     if kind == "image-missing":
         message = messages.image_missing(run)
         cause = "There is no training image and no source to build one from."

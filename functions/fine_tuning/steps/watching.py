@@ -16,13 +16,11 @@ from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.aws.training import Training
-from fine_tuning.errors import FineTuningError
-from fine_tuning.observability import logger
 from fine_tuning.observation import Observation
 from fine_tuning.progress import Progress, is_stalled, milestone, moved
 from fine_tuning.run import Run
 from fine_tuning.settings import Settings
-from fine_tuning.steps.telling import tell
+from fine_tuning.steps.telling import tell_in_passing
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,15 @@ def watch(
     settings: Settings,
     records: RunRecords,
     training: Training,
+    attempt: int | None = None,
 ) -> Watched:
     """Stores the token, then looks once: an event that came before the token was stored is not missed.
 
     Past the deadline, or when no step was made for too long, the pipeline execution is stopped; its end then
-    answers the token.
+    answers the token. A look that comes so late that a later `attempt` is watched leaves the record to that one.
     """
     kept = {"task_token": token, **pipeline_execution.attributes(pipeline_execution_arn)}
-    records.advance(run.run_id, "TRAINING", kept)
+    records.advance(run.run_id, "TRAINING", kept, attempt)
     if now >= deadline:
         _stop("deadline", run, pipeline_execution_arn, now, records, training)
     record = {**records.find(run.run_id), **kept}
@@ -77,24 +76,21 @@ def observe(
 
 
 def tell_progress(watched: Watched, objects: Objects, records: RunRecords, mail: Mail) -> None:
-    """Mails a milestone. A training goes on whether that could be told or not."""
-    if watched.milestone is None:
-        return
-    facts = {"observation": watched.observation.as_document(), "milestone": watched.milestone}
-    try:
-        tell(watched.run, "progress", facts, objects, records, mail)
-    except FineTuningError as problem:
-        logger.warning("A milestone could not be mailed", run_id=watched.run.run_id, problem=str(problem))
+    """Mails a milestone that was passed."""
+    if watched.milestone is not None:
+        facts = {"observation": watched.observation.as_document(), "milestone": watched.milestone}
+        tell_in_passing(watched.run, "progress", facts, objects, records, mail)
 
 
 def _look(
     record: Mapping[str, Any], now: datetime, settings: Settings, records: RunRecords, training: Training
 ) -> tuple[Watched, Progress]:
-    run, token = Run.from_payload(record), record.get("task_token")
-    observation = training.observe(record["pipeline_execution_arn"])
+    run, token, arn = Run.from_payload(record), record.get("task_token"), record["pipeline_execution_arn"]
+    observation = training.observe(arn)
     before = record.get("progress")
     progress = moved(before, observation, now)
-    records.note(run.run_id, {"observation": observation.as_document(), "progress": progress})
+    seen = {"observation": observation.as_document(), "progress": progress}
+    records.note(run.run_id, seen, pipeline_execution_arn=arn)
     if observation.terminal and token:
         answer_token(token, observation.as_document())
         records.forget_token(run.run_id, token)
@@ -105,5 +101,6 @@ def _stop(
     by: str, run: Run, pipeline_execution_arn: str, now: datetime, records: RunRecords, training: Training
 ) -> None:
     """Noted before, so that the mail of the end can say who stopped the training."""
-    records.note(run.run_id, {"stop_requested": {"by": by, "at": now.isoformat(timespec="seconds")}})
+    requested = {"stop_requested": {"by": by, "at": now.isoformat(timespec="seconds")}}
+    records.note(run.run_id, requested, pipeline_execution_arn=pipeline_execution_arn)
     training.stop(pipeline_execution_arn)

@@ -14,8 +14,9 @@ import plan_run
 import pytest
 import take_inventory
 import validate_manifest
+from botocore.stub import Stubber
 
-from fine_tuning.aws import deployment
+from fine_tuning.aws import deployment, sdk
 from fine_tuning.run import run_id_of
 from tests.functions_data import BUCKET, dropped, image_bytes
 from tests.integration.functions.conftest import Stack
@@ -242,8 +243,42 @@ def test_given_files_that_never_arrive_then_the_run_is_rejected_after_the_wait(
     assert (answer["status"], answer["missing"], answer["shards"]) == ("expired", 2, [])
     assert findings(stack, run) == {"images-missing": [""]}
     assert notify.handler({"run": run, "kind": "rejected"}, stack.context)["status"] == "REJECTED"
-    (mail,) = stack.mails()
-    assert "announces 3 images; 1 arrived" in mail["Message"]
+    waiting, rejected = stack.mails()
+    assert "announces 3 images; 1 arrived" in rejected["Message"]
+    assert "Upload what is missing" in waiting["Message"]
+
+
+def test_given_an_upload_that_stands_still_then_one_mail_says_what_is_awaited(
+    stack: Stack, at: Callable[[datetime], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SETTLE_SECONDS", "30")
+    deployment.forget()
+    manifest = json.dumps({"version": 1, "files": [{"path": path} for path in GOOD]}).encode()
+    run, version = drop(stack, manifest, {"10_sks cat/a.jpg": GOOD["10_sks cat/a.jpg"]})
+    validate_manifest.handler(dropped(MANIFEST, version), stack.context)
+    started_at = datetime.now(UTC)
+    request = {"run": run, "started_at": started_at.isoformat()}
+    for seconds, mails in ((10, 0), (40, 1), (50, 0)):
+        at(started_at + timedelta(seconds=seconds))
+        assert take_inventory.handler(request, stack.context)["status"] == "waiting"
+        told = stack.mails()
+        assert len(told) == mails
+        for mail in told:
+            assert mail["Subject"] == "Waiting: cats for its files"
+            assert "it has not arrived. And 4 more." in mail["Message"]
+    assert stack.record(run["run_id"])["status"] == "WAITING_FOR_UPLOAD"
+
+
+def test_given_sns_is_down_then_an_upload_is_awaited_all_the_same(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, version = drop(stack, b'{"version": 1, "images": 3}', {"a.jpg": GOOD["10_sks cat/a.jpg"]})
+    validate_manifest.handler(dropped(MANIFEST, version), stack.context)
+    request = {"run": run, "started_at": datetime.now(UTC).isoformat()}
+    with Stubber(sdk.client("sns")) as sns:
+        sns.add_client_error("publish", "InternalError", http_status_code=500)
+        assert take_inventory.handler(request, stack.context)["status"] == "waiting"
+        sns.assert_no_pending_responses()
 
 
 def test_the_accounts_own_runs_correct_the_quote_of_the_next(stack: Stack) -> None:

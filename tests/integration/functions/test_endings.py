@@ -9,7 +9,7 @@ import notify
 import pytest
 from botocore.stub import Stubber
 
-from fine_tuning.attempts import Attempt
+from fine_tuning.attempts import Attempt, cost_of_earlier
 from fine_tuning.aws import deployment
 from tests.integration.functions.conftest import Stack
 from tests.integration.functions.runs import starting
@@ -17,6 +17,7 @@ from tests.integration.functions.sagemaker_answers import EXECUTION, looks
 from tests.integration.functions.test_training import watch
 from tests.unit.functions.test_attempts import LADDER, REFUSED, rung
 
+NEXT = f"{EXECUTION[:-12]}bbbbbbbbbbbb"
 SEEN = {
     "status": "Failed",
     "terminal": True,
@@ -37,6 +38,7 @@ def judge(
     observation: dict[str, Any] | None,
     attempt: dict[str, Any] | None = None,
     ladder: list[dict[str, Any]] | None = None,
+    arn: str = EXECUTION,
     **failure: Any,
 ) -> dict[str, Any]:
     cause = (observation or {}).get("reason") or ""
@@ -45,6 +47,7 @@ def judge(
         "run": run,
         "ladder": ladder or LADDER,
         "attempt": attempt or Attempt().as_document(),
+        "pipeline_execution_arn": arn,
         "failure": told | ({"observation": observation} if observation else {}),
         "budget_usd": None,
     }
@@ -75,6 +78,81 @@ def test_given_no_capacity_then_the_run_waits_and_its_record_says_so(stack: Stac
     assert (tried["lack"], tried["pipeline_execution_arn"]) == ("capacity", EXECUTION)
     # And it may train again.
     assert deployment.deployment(None).records.advance(run["run_id"], "TRAINING").outcome == "changed"
+
+
+def test_given_the_judgement_is_repeated_then_it_says_the_same_and_loses_no_money(stack: Stack) -> None:
+    run = training(stack)
+    lacking = {**SEEN, "reason": "CapacityError: none"}
+    first = judge(stack, run, lacking)
+    before = stack.record(run["run_id"])
+    assert judge(stack, run, lacking) == first
+    assert stack.record(run["run_id"])["attempts"] == before["attempts"]
+    assert cost_of_earlier(stack.record(run["run_id"])) == SEEN["cost_usd"]
+
+
+def test_given_a_judgement_that_comes_late_then_the_next_attempt_stays_known(stack: Stack) -> None:
+    run, records = training(stack), deployment.deployment(None).records
+    lacking = {**SEEN, "reason": "CapacityError: none"}
+    again = judge(stack, run, lacking)["attempt"]
+    next_one = {"pipeline_execution_arn": NEXT, "task_token": "t2"}
+    assert records.advance(run["run_id"], "TRAINING", next_one, again["number"]).outcome == "changed"
+
+    judge(stack, run, lacking)
+
+    record = stack.record(run["run_id"])
+    assert (record["status"], record["pipeline_execution_arn"]) == ("TRAINING", NEXT)
+
+
+def test_given_a_flow_of_before_this_version_then_its_judgement_is_made_of_the_record(stack: Stack) -> None:
+    run = training(stack)
+    payload = {
+        "run": run,
+        "ladder": LADDER,
+        "attempt": Attempt().as_document(),
+        "failure": {"stage": "WatchTraining", "error": "TrainingFailed", "cause": "CapacityError: none"}
+        | {"observation": {**SEEN, "reason": "CapacityError: none"}},
+    }
+    assert judge_ending.handler(payload, stack.context)["decision"] == "again"
+    assert stack.record(run["run_id"])["attempts"][0]["pipeline_execution_arn"] == EXECUTION
+
+
+def test_given_an_internal_error_of_sagemaker_then_the_run_goes_on_from_its_checkpoint(stack: Stack) -> None:
+    run = training(stack)
+    broken = {**SEEN, "reason": "InternalServerError: We encountered an internal error. Please try again."}
+    answer: dict[str, Any] = {"attempt": None}
+    for wait in (300, 600):
+        answer = judge(stack, run, broken, answer["attempt"])
+        assert (answer["decision"], answer["wait_seconds"]) == ("again", wait)
+        assert answer["rung"]["instance_type"] == LADDER[0]["instance_type"]
+        notify.handler({"run": run, "kind": "waiting", "facts": answer["waiting"]}, stack.context)
+    (mail,) = stack.mails()
+    assert "last checkpoint" in mail["Message"]
+
+    answer = judge(stack, run, broken, answer["attempt"])
+
+    assert answer["decision"] == "failed"
+    assert answer["failure"]["cause"].startswith("SageMaker failed by itself. Tried: ml.g6.2xlarge (spot) 3 times")
+
+
+def test_given_a_failure_told_in_two_ways_then_one_mail_goes_out(stack: Stack) -> None:
+    run = starting(stack)
+    notify.handler({"run": run, "kind": "failed", "facts": {"cause": "The disk was full."}}, stack.context)
+    told = stack.record(run["run_id"])
+
+    notify.handler({"run": run, "kind": "image-missing", "facts": {}}, stack.context)
+
+    (mail,) = stack.mails()
+    assert mail["MessageAttributes"]["kind"]["Value"] == "failed"
+    record = stack.record(run["run_id"])
+    assert {**record, "updated_at": ""} == {**told, "updated_at": ""}
+
+
+def test_what_was_quoted_stands_beside_what_was_spent(stack: Stack) -> None:
+    run = training(stack)
+    answer = judge(stack, run, {**SEEN, "reason": "The loss is NaN."})
+    notify.handler({"run": run, "kind": "failed", "facts": answer["failure"]}, stack.context)
+    (mail,) = stack.mails()
+    assert "Spent: 10 min 00 s, 0.20 USD\nQuoted: 5 min 00 s, 0.26 USD\n" in mail["Message"]
 
 
 def test_given_the_wait_is_told_twice_then_one_mail_goes_out(stack: Stack) -> None:

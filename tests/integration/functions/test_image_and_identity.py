@@ -85,6 +85,9 @@ def test_given_an_image_of_another_kohya_then_the_wanted_one_is_built_once(stack
 
     assert (answer["status"], answer["image"]) == ("building", None)
     assert builds() == [answer["build_id"]]
+    (mail,) = stack.mails()
+    assert mail["Subject"] == "Waiting: cats for the training image"
+    assert answer["build_id"] in mail["Message"]
     version = json.loads(request["body"])["environmentVariablesOverride"]
     assert version == [{"name": "KOHYA_SS_VERSION", "value": "v25.2.2"}]
 

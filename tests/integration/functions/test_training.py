@@ -35,7 +35,11 @@ def answered(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, An
 
 
 def watch(
-    stack: Stack, run: dict[str, Any], deadline: datetime | None = None, token: str = "t1"
+    stack: Stack,
+    run: dict[str, Any],
+    deadline: datetime | None = None,
+    token: str = "t1",
+    attempt: int = 1,
 ) -> dict[str, Any]:
     moment = deadline or datetime.now(UTC) + timedelta(hours=1)
     payload = {
@@ -43,6 +47,7 @@ def watch(
         "pipeline_execution_arn": EXECUTION,
         "token": token,
         "deadline": moment.isoformat(),
+        "attempt": attempt,
     }
     return watch_training.handler(payload, stack.context)
 

@@ -13,6 +13,7 @@ import pytest
 from botocore.stub import Stubber
 
 from fine_tuning.aws import deployment, sdk
+from fine_tuning.aws.training import Training
 from tests.functions_data import IMAGE, event
 from tests.integration.functions.conftest import Stack
 from tests.integration.functions.runs import planned, starting
@@ -89,6 +90,47 @@ def test_a_late_event_changes_nothing(
     assert hear(stack, JOB_EVENT) == "IGNORED"
     assert stack.record(run["run_id"]) == before
     assert answered == []
+
+
+def test_a_slow_look_at_an_earlier_attempt_leaves_the_later_one_alone(
+    stack: Stack,
+    sagemaker: Stubber,
+    answered: Answers,  # noqa: F811
+) -> None:
+    run, records = starting(stack), deployment.deployment(None).records
+    later = {
+        "task_token": "later",
+        "pipeline_execution_arn": f"{EXECUTION[:-12]}bbbbbbbbbbbb",
+        "pipeline_execution_id": "bbbbbbbbbbbb",
+    }
+    records.advance(run["run_id"], "TRAINING", later, attempt=2)
+    before = stack.record(run["run_id"])
+    looks(sagemaker, "Failed", FailureReason="CapacityError: none")
+
+    watch(stack, run, token="earlier", attempt=1)
+
+    assert stack.record(run["run_id"]) == before
+    assert [answer["token"] for answer in answered] == ["earlier"]
+
+
+def test_an_attempt_that_ended_during_the_look_is_not_noted_for_the_next(
+    stack: Stack,
+    sagemaker: Stubber,
+    answered: Answers,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, records = starting(stack), deployment.deployment(None).records
+    looked = Training.observe
+
+    def slowly(self: Training, arn: str) -> Any:
+        seen = looked(self, arn)
+        records.note(run["run_id"], {"pipeline_execution_arn": "next"}, attempt=2)
+        return seen
+
+    monkeypatch.setattr(Training, "observe", slowly)
+    looks(sagemaker, "Executing")
+    watch(stack, run, attempt=1)
+    assert "observation" not in stack.record(run["run_id"])
 
 
 def test_a_training_without_a_new_step_for_too_long_is_stopped_and_the_record_says_why(

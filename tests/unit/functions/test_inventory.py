@@ -55,7 +55,7 @@ def test_completeness(
     state = inventory.completeness(objects, manifest(**keys), started_at, NOW, 60, 3600)
     assert (state.status, state.missing) == (status, missing)
     assert (state.wait_seconds > 0) == (status == "waiting")
-    assert bool(state.findings) == (status == "expired")
+    assert bool(state.findings) == (status != "complete" and missing > 0)
 
 
 def test_the_wait_ends_when_the_newest_object_has_settled() -> None:

@@ -74,6 +74,32 @@ def test_a_run_is_measured_from_its_latest_training() -> None:
     assert not measurements.is_silent(again, NOON + timedelta(hours=7))
 
 
+@pytest.mark.parametrize(
+    ("seen", "silent"),
+    [
+        # Two days after the start of its training by the record, of a quote of an hour:
+        ({"secondary_status": "Starting", "age": 600}, False),
+        ({"secondary_status": "Interrupted", "age": 600, "training_started_at": 2}, False),
+        # Whoever does not look any more cannot tell that it still waits.
+        ({"secondary_status": "Starting", "age": 4000}, True),
+        ({"secondary_status": "Training", "age": 600}, True),
+        ({"secondary_status": "Training", "age": 600, "training_started_at": 46}, False),
+        ({"secondary_status": "Training", "age": 600, "training_started_at": 45}, True),
+        # Of an attempt before this one.
+        ({"secondary_status": "Starting", "age": 50 * 3600}, True),
+    ],
+)
+def test_a_wait_for_an_instance_is_no_silence(seen: dict[str, Any], silent: bool) -> None:
+    now = NOON + timedelta(hours=48)
+    began = seen.get("training_started_at")
+    observation = {
+        "secondary_status": seen["secondary_status"],
+        "observed_at": (now - timedelta(seconds=seen["age"])).isoformat(),
+        "training_started_at": (NOON + timedelta(hours=began)).isoformat() if began else None,
+    }
+    assert measurements.is_silent(record("TRAINING", observation=observation), now) is silent
+
+
 def test_a_run_that_does_not_train_is_not_silent() -> None:
     later = NOON + timedelta(days=9)
     assert not measurements.is_silent({"status": "PLANNED", "history": []}, later)

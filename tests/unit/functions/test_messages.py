@@ -113,7 +113,8 @@ def warnings(count: int) -> dict[str, Any]:
 
 
 def failed(stage: str, name: str, cause: str, **more: Any) -> Message:
-    return messages.failed(RUN, failure.of_flow({"stage": stage, "error": name, "cause": cause, **more}))
+    plan = {} if stage == "ResolveImage" else PLAN
+    return messages.failed(RUN, failure.of_flow({"stage": stage, "error": name, "cause": cause, **more}), plan)
 
 
 LAMBDA_ERROR = json.dumps(
@@ -151,11 +152,21 @@ CASES: dict[str, Callable[[], Message]] = {
     "waiting-for-slot": lambda: messages.waiting(
         RUN, {"reason": "slot", "position": 3, "retry_in_seconds": 60}
     ),
+    "waiting-for-sagemaker": lambda: messages.waiting(
+        RUN,
+        {
+            "reason": "sagemaker",
+            "instance_type": "ml.g5.8xlarge",
+            "spot": False,
+            "detail": "InternalServerError: We encountered an internal error. Please try again.",
+            "retry_in_seconds": 300,
+        },
+    ),
     "waiting-for-image": lambda: messages.waiting(
         RUN, {"reason": "image", "detail": f"The build is {BUILD}."}
     ),
     "waiting-for-upload": lambda: messages.waiting(
-        RUN, {"reason": "upload", "detail": "3 declared files are missing."}
+        RUN, {"reason": "upload", "detail": "2_cat/7.png: The manifest lists this file; it has not arrived. And 2 more."}
     ),
     "started": lambda: messages.started(
         RUN, {"plan": PLAN, "image": IMAGE}, {"findings": [], "quote": QUOTE}
@@ -184,11 +195,11 @@ CASES: dict[str, Callable[[], Message]] = {
     "failed-without-cause": lambda: failed("", "", ""),
     "stopped": lambda: messages.stopped(RUN, failure.of_stop({**OBSERVATION, "status": "Stopped"})),
     "stopped-on-a-later-attempt": lambda: messages.stopped(
-        RUN, failure.of_stop({**OBSERVATION, "status": "Stopped"}), 1.25
+        RUN, failure.of_stop({**OBSERVATION, "status": "Stopped"}), PLAN, 1.25
     ),
     "stopped-from-outside": lambda: messages.stopped(RUN, failure.of_ended_execution("ABORTED", None)),
     "stopped-from-outside-in-training": lambda: messages.stopped(
-        RUN, failure.of_ended_execution("ABORTED", None, HALFWAY)
+        RUN, failure.of_ended_execution("ABORTED", None, HALFWAY), PLAN
     ),
     "image-missing": lambda: messages.image_missing(RUN),
     "image-built": lambda: messages.image_built(BUILT),
