@@ -15,6 +15,8 @@ EFFECTS: Mapping[str, frozenset[str]] = {
     "function": frozenset({"error", "message", "afterwards", "clock", "seconds"}),
     # A delivery by a rule: lost, late (`seconds`), or repeated (`copies`, each `seconds` after the one before).
     "event": frozenset({"drop", "seconds", "copies"}),
+    # An execution of a state machine: its time limit in seconds, instead of the definition's.
+    "execution": frozenset({"limit"}),
     # CreateTrainingJob's answer.
     "job-request": frozenset({"code", "message"}),
     # A job that never trains: it fails with a reason, is stopped (secondary status), or completes with nothing.
@@ -55,8 +57,8 @@ class FaultError(Exception):
 
 
 def fault_of(name: str, document: Mapping[str, Any]) -> Fault:
-    """The fault that a document describes: `{"at", "matching", "effect", "skip"?, "times"?}`."""
-    unknown = set(document) - {"at", "matching", "effect", "skip", "times"}
+    """The fault that a document describes: `{"at", "matching", "effect", "skip"?, "times"?, "seen"?}`."""
+    unknown = set(document) - {"at", "matching", "effect", "skip", "times", "seen"}
     if unknown:
         raise FaultError(f"{name}: nothing is called {sorted(unknown)}")
     at, matching, effect = str(document.get("at")), document.get("matching"), document.get("effect")
@@ -67,9 +69,10 @@ def fault_of(name: str, document: Mapping[str, Any]) -> Fault:
         raise FaultError(f"{name}: 'matching' is a list of texts, at least one")
     if not isinstance(effect, dict) or not effect or set(effect) - EFFECTS[at]:
         raise FaultError(f"{name}: 'effect' at {at} has some of {sorted(EFFECTS[at])}, not {effect!r}")
-    return Fault(
-        name, at, tuple(matching), effect, int(document.get("skip", 0)), int(document.get("times", 1))
+    skip, times, seen = (
+        int(document.get(key, known)) for key, known in (("skip", 0), ("times", 1), ("seen", 0))
     )
+    return Fault(name, at, tuple(matching), effect, skip, times, seen)
 
 
 class Faults:

@@ -14,6 +14,7 @@ from ministack.core.responses import new_uuid, now_iso
 from ministack.services import cloudwatch
 from ministack.services import stepfunctions as states
 
+from local.embedded_aws.faults import FAULTS
 from local.embedded_aws.patching import replace
 from local.embedded_aws.registration import (
     Response,
@@ -177,6 +178,8 @@ def start_execution(known_start: Callable[[Request], Response], request: Request
     status, headers, body = known_start(request)
     if status == 200:
         limit = json.loads(states._state_machines[machine]["definition"]).get("TimeoutSeconds")
+        fault = FAULTS.strike("execution", lambda: f"{machine} {name} {request.get('input')}")
+        limit = fault["limit"] if fault else limit
         if limit:
             in_background(time_out, states._executions[json.loads(body)["executionArn"]], limit)
     return status, headers, body

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -46,6 +46,14 @@ def struck(endpoint: str, name: str) -> int:
     """How often a fault that is set has struck."""
     listed = {fault["name"]: fault["struck"] for fault in ask(endpoint, "GET")["faults"]}
     return int(listed[name])
+
+
+def repair(endpoint: str, names: Sequence[str]) -> None:
+    """None of these strikes any more; how often each has struck stays known."""
+    for fault in ask(endpoint, "GET")["faults"]:
+        name, times = fault.pop("name"), fault.pop("struck")
+        if name in names:
+            ask(endpoint, "PUT", name, {**fault, "times": times})
 
 
 def ask(endpoint: str, method: str, name: str = "", document: object = None) -> Any:

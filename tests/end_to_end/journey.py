@@ -6,9 +6,11 @@ import email
 import email.policy
 import io
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +32,25 @@ QUICK = {
 }
 
 
+# Made anew, each takes more of a processor than what it is asked for, and tests ask often; botocore's are thread-safe.
+@cache
+def _client(endpoint: str, service: str) -> Any:
+    return boto3.Session("test", "test", region_name=REGION).client(service, endpoint_url=endpoint)
+
+
+@cache
+def _table(endpoint: str, name: str, thread: int) -> Any:
+    """One a thread: resources may not be shared."""
+    session = boto3.Session("test", "test", region_name=REGION)
+    return session.resource("dynamodb", endpoint_url=endpoint).Table(name)
+
+
+@cache
+def _parsed(path: Path) -> email.message.EmailMessage:
+    """A mail that was delivered does not change."""
+    return email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+
+
 @dataclass(frozen=True)
 class Stack:
     """One deployed stack on the embedded AWS."""
@@ -39,19 +60,12 @@ class Stack:
     outputs: Mapping[str, str]
 
     def client(self, service: str) -> Any:
-        return boto3.client(
-            service,
-            endpoint_url=self.endpoint,
-            region_name=REGION,
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
+        return _client(self.endpoint, service)
 
     @property
     def table(self) -> Any:
         """The run table, as boto3's resource."""
-        session = boto3.Session("test", "test", region_name=REGION)
-        return session.resource("dynamodb", endpoint_url=self.endpoint).Table(self.outputs["RunTableName"])
+        return _table(self.endpoint, self.outputs["RunTableName"], threading.get_ident())
 
     @property
     def bucket(self) -> str:
@@ -95,7 +109,7 @@ class Stack:
         """Those that the application writes; what CloudWatch writes of an alarm is not among them."""
         found = []
         for path in sorted((self.home / "mailbox").glob("*.eml")):
-            mail = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+            mail = _parsed(path)
             if run_id is not None and mail["X-Attribute-run_id"] != run_id:
                 continue
             if kind is not None and mail["X-Attribute-kind"] != kind:
@@ -108,7 +122,7 @@ class Stack:
     def alarm_mails(self) -> set[str]:
         """The subjects of the mails that CloudWatch writes of alarms."""
         paths = (self.home / "mailbox").glob("*.eml")
-        mails = (email.message_from_bytes(path.read_bytes(), policy=email.policy.default) for path in paths)
+        mails = (_parsed(path) for path in paths)
         return {str(mail["Subject"]) for mail in mails if mail["Subject"].startswith(ALARM)}
 
     def mail(self, run_id: str, kind: str) -> str:
@@ -127,14 +141,14 @@ class Stack:
         described = self.client("stepfunctions").describe_execution(executionArn=record["execution_arn"])
         return str(described["status"])
 
-    def execution_ended(self, record: Mapping[str, Any]) -> str:
+    def execution_ended(self, record: Mapping[str, Any], seconds: float = 20) -> str:
         """The execution's status once it is over: the mail goes out a moment before."""
 
         def ended() -> str | None:
             status = self.execution_status(record)
             return status if status != "RUNNING" else None
 
-        return eventually(ended, f"the end of {record['execution_arn']}", 20)
+        return eventually(ended, f"the end of {record['execution_arn']}", seconds)
 
     def report(self, record: Mapping[str, Any]) -> dict[str, Any]:
         key = f"runs/{record['run_id']}/report.json"

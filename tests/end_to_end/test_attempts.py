@@ -1,21 +1,14 @@
-"""AWS has no instance at first: the run waits, climbs its ladder, or says which quota to raise."""
+"""AWS has no instance at first: the run waits and climbs its ladder (how it ends otherwise: tests/faults)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from tests.embedded_aws.setting_faults import Fault, faults
-from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
+from tests.end_to_end.journey import Stack, dataset, quick_manifest
 
 FIRST, SECOND = "ml.g6.2xlarge", "ml.g5.2xlarge"
 NO_CAPACITY = {"fail": "CapacityError: Unable to provision requested ML compute capacity."}
-
-
-def no_quota(name: str) -> dict[str, str]:
-    words = (
-        f"The account-level service limit '{name}' is 0 Instances, with current utilization of 0 Instances"
-    )
-    return {"code": "ResourceLimitExceeded", "message": words}
 
 
 def ladder(stack: Stack, name: str, **keys: Any) -> str:
@@ -62,45 +55,3 @@ def test_lack_of_capacity_is_waited_for_and_then_leads_to_the_next_instance(stac
         "waiting",
     ]
     assert (record["plan"]["instance_type"], record["plan"]["spot"]) == (FIRST, False)
-
-
-def test_quotas_of_zero_are_not_waited_for_and_the_mail_names_them_all(stack: Stack) -> None:
-    refused = [
-        Fault("job-request", (name,), no_quota(f"{name} for training job usage"), times=10)
-        for name in (FIRST, SECOND)
-    ]
-    with faults(stack.endpoint, *refused):
-        record = stack.record(ladder(stack, "no-quota"))
-    assert record["status"] == "FAILED"
-    assert stack.training_jobs(record["run_id"]) == []
-    body = stack.mail(record["run_id"], "failed")
-    for name in (FIRST, SECOND):
-        assert f"'{name} for training job usage'" in body
-    assert "waiting" not in kinds(stack, record["run_id"])
-    assert stack.execution_ended(record) == "FAILED"
-
-
-def test_a_run_that_waits_for_capacity_can_be_given_up(stack: Stack) -> None:
-    lacking = Fault("job", (FIRST,), NO_CAPACITY, times=10)
-    with faults(stack.endpoint, lacking):
-        manifest = quick_manifest(instance_types=[FIRST])
-        prefix = stack.drop("given-up", dataset(3), manifest)
-        record = stack.record(prefix, {"WAITING_FOR_CAPACITY"})
-        stack.client("stepfunctions").stop_execution(executionArn=record["execution_arn"])
-        record = stack.record(prefix)
-    assert record["status"] == "STOPPED"
-    eventually(lambda: stack.mails(record["run_id"], "stopped"), "the mail")
-
-
-def test_a_job_that_its_time_limit_stopped_is_told_as_stopped_by_it(stack: Stack) -> None:
-    with faults(stack.endpoint, Fault("job", (FIRST,), {"stop": "MaxRuntimeExceeded"})):
-        record = stack.record(stack.drop("out-of-time", dataset(3), quick_manifest(instance_types=[FIRST])))
-    assert record["status"] == "STOPPED"
-    assert "time limit" in stack.mail(record["run_id"], "stopped")
-
-
-def test_success_without_an_artifact_is_a_failure(stack: Stack) -> None:
-    with faults(stack.endpoint, Fault("job", (FIRST,), {"complete": True})):
-        record = stack.record(stack.drop("no-artifact", dataset(3), quick_manifest(instance_types=[FIRST])))
-    assert record["status"] == "FAILED"
-    stack.mail(record["run_id"], "failed")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
+from tests.end_to_end.journey import Stack, dataset, quick_manifest
 
 
 def _dropped(bucket: str, key: str, version: str) -> dict[str, Any]:
@@ -140,89 +139,3 @@ def test_an_event_of_an_unknown_pipeline_run_is_ignored(stack: Stack) -> None:
         for url in queue
     ]
     assert [each["Attributes"]["ApproximateNumberOfMessages"] for each in waiting] == ["0"] * len(queue)
-
-
-def test_an_aborted_execution_stops_the_gpu_job_and_tells(stack: Stack) -> None:
-    # Given a run in the middle of its training
-    manifest = quick_manifest(config={**quick_manifest()["config"], "max_train_steps": 4000})
-    prefix = stack.drop("aborted", dataset(3), manifest)
-    record = stack.record(prefix, {"TRAINING"})
-    eventually(lambda: stack.training_jobs(record["run_id"]), "a training job")
-    # When somebody aborts its execution
-    stack.client("stepfunctions").stop_execution(
-        executionArn=record["execution_arn"], cause="changed my mind"
-    )
-    # Then the job stops, the record says so, and one mail tells
-    record = stack.record(prefix)
-    assert record["status"] == "STOPPED"
-    eventually(
-        lambda: stack.training_jobs(record["run_id"])[0]["TrainingJobStatus"] == "Stopped",
-        "a stopped training job",
-    )
-    stack.mail(record["run_id"], "stopped")
-
-
-def test_an_execution_aborted_before_its_watch_began_leaves_no_gpu_job(stack: Stack) -> None:
-    """The moment between StartPipeline and the first look is the one in which a job could be lost."""
-    manifest = quick_manifest(config={**quick_manifest()["config"], "max_train_steps": 4000})
-    prefix = stack.drop("aborted-early", dataset(3), manifest)
-    record = stack.record(prefix, {"STARTING", "TRAINING"})
-    sagemaker = stack.client("sagemaker")
-
-    def started() -> list[str]:
-        listed = sagemaker.list_pipeline_executions(PipelineName=stack.outputs["PipelineName"])
-        return [
-            each["PipelineExecutionArn"]
-            for each in listed["PipelineExecutionSummaries"]
-            if each.get("PipelineExecutionDisplayName") == record["run_id"]
-        ]
-
-    (arn,) = eventually(started, "the pipeline execution")
-    stack.client("stepfunctions").stop_execution(executionArn=record["execution_arn"], cause="at once")
-    eventually(
-        lambda: (
-            sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)["PipelineExecutionStatus"]
-            in ("Stopped", "Failed")
-        ),
-        "the end of the pipeline execution",
-    )
-    assert stack.record(prefix)["status"] == "STOPPED"
-
-
-def test_a_run_whose_flow_ended_unheard_is_found_by_the_reconcile(stack: Stack) -> None:
-    """The event of the aborted execution is lost: its rule is off."""
-    manifest = quick_manifest(config={**quick_manifest()["config"], "max_train_steps": 4000})
-    events = stack.client("events")
-    (rule,) = [
-        each["Name"]
-        for each in events.list_rules()["Rules"]
-        if "aws.states" in each.get("EventPattern", "")
-        and stack.outputs["StateMachineArn"] in each["EventPattern"]
-    ]
-    events.disable_rule(Name=rule)
-    try:
-        prefix = stack.drop("unheard", dataset(3), manifest)
-        record = stack.record(prefix, {"TRAINING"})
-        eventually(lambda: stack.training_jobs(record["run_id"]), "a training job")
-        stack.client("stepfunctions").stop_execution(executionArn=record["execution_arn"])
-        time.sleep(1)
-        assert stack.records(prefix)[-1]["status"] == "TRAINING"
-        # The schedule leaves young runs to the events; a test cannot wait five minutes.
-        old = (datetime.now(UTC) - timedelta(minutes=20)).isoformat(timespec="milliseconds")
-        stack.table.update_item(
-            Key={"run_id": record["run_id"]},
-            UpdateExpression="SET created_at = :old, updated_at = :old",
-            ExpressionAttributeValues={":old": old},
-        )
-        _invoke(
-            stack, "ReconcileRuns", {"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
-        )
-        record = stack.record(prefix)
-    finally:
-        events.enable_rule(Name=rule)
-    assert record["status"] == "STOPPED"
-    stack.mail(record["run_id"], "stopped")
-    eventually(
-        lambda: stack.training_jobs(record["run_id"])[0]["TrainingJobStatus"] == "Stopped",
-        "a stopped training job",
-    )

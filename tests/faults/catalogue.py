@@ -17,6 +17,10 @@ CRASHED = "Runtime.ExitError"
 FAILED = frozenset({"FAILED"})
 STOPPED = frozenset({"STOPPED"})
 # Long enough that somebody can act while it trains.
+FIRST, SECOND = "ml.g6.2xlarge", "ml.g5.2xlarge"
+NO_CAPACITY = {"fail": "CapacityError: Unable to provision requested ML compute capacity."}
+NO_QUOTA = "The account-level service limit '{} for training job usage' is 0 Instances, with current utilization of 0"
+INTERNAL_ERROR = {"fail": "InternalServerError: We encountered an internal error. Please try again."}
 LONG = {"config": {**QUICK, "max_train_steps": 4000}}
 FOR_GOOD = 1000
 
@@ -82,6 +86,26 @@ def _stop_the_pipeline(scene: Scene) -> None:
     )
 
 
+def _interrupt_twice(scene: Scene) -> None:
+    scene.interrupt()
+    scene.interrupt()
+
+
+def _deploy_while_it_trains(scene: Scene) -> None:
+    scene.job(secondary="Training")
+    scene.redeploy()
+    scene.job()  # still trains: it began in the old version and ends in the new one
+
+
+def _sns_comes_back(scene: Scene) -> None:
+    """After everybody who could tell has given up; the schedule then finds a run that nobody was told of."""
+    record = scene.reaches("VERIFYING")
+    scene.stack.execution_ended(record, seconds=120)
+    time.sleep(4)  # the rule on ended executions is tried again, too
+    scene.repair()
+    _the_schedule_comes(scene)
+
+
 def _delete_an_image(scene: Scene) -> None:
     scene.reaches("PLANNED")
     scene.delete(f"{scene.prefix}2_phx thing/00.jpg")
@@ -107,10 +131,14 @@ def _delete_the_model(scene: Scene) -> None:
     scene.delete(key)
 
 
-def _reconcile(scene: Scene) -> None:
-    """What the schedule does to runs that are no longer young; a test cannot wait for that."""
+def _abort_unheard(scene: Scene) -> None:
     _abort_in_training(scene)
     time.sleep(1)
+    _the_schedule_comes(scene)
+
+
+def _the_schedule_comes(scene: Scene) -> None:
+    """To a run that is no longer young; a test cannot wait for that."""
     old = (datetime.now(UTC) - timedelta(minutes=20)).isoformat(timespec="milliseconds")
     scene.stack.table.update_item(
         Key={"run_id": scene.record["run_id"]},
@@ -122,6 +150,11 @@ def _reconcile(scene: Scene) -> None:
     scene.stack.client("lambda").invoke(
         FunctionName=name, InvocationType="Event", Payload=json.dumps({"source": "aws.events"}).encode()
     )
+
+
+def _no_quota(name: str) -> Fault:
+    refused = {"code": "ResourceLimitExceeded", "message": NO_QUOTA.format(name)}
+    return Fault("job-request", (name,), refused, 0, FOR_GOOD)
 
 
 SCENARIOS: tuple[Scenario, ...] = (
@@ -267,6 +300,12 @@ SCENARIOS: tuple[Scenario, ...] = (
         (call("sns:Publish", "completed", code="InternalError", status=500, afterwards=True),),
         most_mails=2,
     ),
+    Scenario(
+        "sns-down-for-long",
+        "SNS is down for longer than anybody tries; the schedule tells the run when it is back",
+        (call("sns:Publish", "completed", times=FOR_GOOD, code="InternalError", status=500),),
+        act=_sns_comes_back,
+    ),
     # SageMaker
     Scenario(
         "start-throttled",
@@ -290,30 +329,56 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     Scenario(
         "job-internal-error",
-        "the job ends with SageMaker's internal error",
-        (
-            Fault(
-                "job",
-                (),
-                {"fail": "InternalServerError: We encountered an internal error. Please try again."},
-            ),
-        ),
+        "the job ends with SageMaker's internal error once",
+        (Fault("job", (), INTERNAL_ERROR),),
+    ),
+    Scenario(
+        "job-internal-errors",
+        "every job ends with SageMaker's internal error",
+        (Fault("job", (), INTERNAL_ERROR, 0, FOR_GOOD),),
         FAILED,
+        says=("SageMaker failed by itself. Tried: ml.g5.8xlarge (on demand) 2 times",),
+    ),
+    Scenario(
+        "no-capacity",
+        "there is no spot capacity of either instance type, and on demand there is",
+        tuple(
+            Fault("job", (name, '"EnableManagedSpotTraining": true'), NO_CAPACITY, 0, FOR_GOOD)
+            for name in (FIRST, SECOND)
+        ),
+        rungs=3,
+        manifest={"instance_types": [FIRST, SECOND], "spot": True},
+    ),
+    Scenario(
+        "no-capacity-at-all",
+        "there is no capacity of any instance type of the ladder",
+        tuple(Fault("job", (name,), NO_CAPACITY, 0, FOR_GOOD) for name in (FIRST, SECOND)),
+        FAILED,
+        rungs=2,
+        says=("Tried: ml.g6.2xlarge (on demand) 2 times, ml.g5.2xlarge (on demand) 2 times.",),
+        manifest={"instance_types": [FIRST, SECOND]},
     ),
     Scenario(
         "quota-zero",
-        "the account's quota is zero",
-        (
-            Fault(
-                "job-request",
-                (),
-                {
-                    "code": "ResourceLimitExceeded",
-                    "message": "The account-level service limit 'ml.g5.8xlarge for training job usage' is 0 Instances.",
-                },
-            ),
-        ),
+        "the account's quota is zero for every instance type of the ladder",
+        tuple(_no_quota(name) for name in (FIRST, SECOND)),
         FAILED,
+        rungs=2,
+        says=tuple(f"'{name} for training job usage'" for name in (FIRST, SECOND)),
+        manifest={"instance_types": [FIRST, SECOND]},
+    ),
+    Scenario(
+        "quota-zero-of-the-first",
+        "the account's quota is zero for the first instance type of the ladder",
+        (_no_quota(FIRST),),
+        rungs=2,
+        manifest={"instance_types": [FIRST, SECOND]},
+    ),
+    Scenario(
+        "spot-interrupted-twice",
+        "the spot instance is taken away twice",
+        act=_interrupt_twice,
+        manifest={"spot": True, "config": {**QUICK, "max_train_steps": 300}},
     ),
     Scenario(
         "empty-handed", "the job succeeds without a model", (Fault("job", (), {"complete": True}),), FAILED
@@ -322,13 +387,14 @@ SCENARIOS: tuple[Scenario, ...] = (
         "max-runtime",
         "the job is stopped by its time limit",
         (Fault("job", (), {"stop": "MaxRuntimeExceeded"}),),
-        frozenset({"FAILED", "STOPPED"}),
+        STOPPED,
+        says=("reached its time limit",),
     ),
     Scenario(
         "job-stopped",
         "a person stops the training job",
         (),
-        frozenset({"FAILED", "STOPPED"}),
+        STOPPED,
         _stop_the_job,
         manifest=LONG,
     ),
@@ -338,6 +404,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         (),
         STOPPED,
         _stop_the_pipeline,
+        says=("by a person",),
         manifest=LONG,
     ),
     # Events
@@ -382,6 +449,43 @@ SCENARIOS: tuple[Scenario, ...] = (
         "aborted-training", "the flow is aborted in training", (), STOPPED, _abort_in_training, manifest=LONG
     ),
     Scenario(
+        "aborted-starting",
+        "the flow is aborted right after the pipeline was started",
+        (slow("WatchTraining", 3),),
+        STOPPED,
+        _abort_at("STARTING"),
+        manifest=LONG,
+    ),
+    Scenario(
+        "aborted-waiting-for-upload",
+        "the flow is aborted while it waits for the upload",
+        (),
+        STOPPED,
+        _abort_at("WAITING_FOR_UPLOAD"),
+        manifest={"images": 99},
+    ),
+    Scenario(
+        "aborted-waiting-for-capacity",
+        "the flow is aborted while it waits for capacity",
+        (Fault("job", (), NO_CAPACITY, 0, FOR_GOOD),),
+        STOPPED,
+        _abort_at("WAITING_FOR_CAPACITY"),
+    ),
+    Scenario(
+        "flow-times-out",
+        "the state machine reaches its time limit in training",
+        (Fault("execution", (), {"limit": 12}),),
+        FAILED,
+        says=("out of time",),
+        manifest=LONG,
+    ),
+    Scenario(
+        "deployed-meanwhile",
+        "a new version is deployed while the run trains",
+        act=_deploy_while_it_trains,
+        manifest={"config": {**QUICK, "max_train_steps": 1000}},
+    ),
+    Scenario(
         "aborted-verifying",
         "the flow is aborted while the model is proved",
         (call("s3:GET", "VerifyModel", seconds=3),),
@@ -393,7 +497,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "the event of the aborted flow is lost; the schedule finds the run",
         (event("aws.states", "ABORTED", drop=True),),
         STOPPED,
-        _reconcile,
+        _abort_unheard,
         manifest=LONG,
     ),
     # Clocks

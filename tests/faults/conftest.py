@@ -15,24 +15,36 @@ from tests.faults.catalogue import SCENARIOS
 from tests.faults.scene import Outcome, play
 
 AT_ONCE = 4
+PARAMETERS = {"MaxRunsInFlight": str(AT_ONCE)}
 
 
 @pytest.fixture(scope="session")
 def faulty_stack(deployer: Deployer) -> Stack:  # noqa: F811
-    deployed = deployer.deploy(MaxRunsInFlight=str(AT_ONCE))
+    deployed = deployer.deploy(**PARAMETERS)
     deployer.push_image(deployed)
     return deployed
 
 
 @pytest.fixture(scope="session")
-def outcomes(faulty_stack: Stack, request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Outcome]]]:
+def outcomes(
+    faulty_stack: Stack,
+    deployer: Deployer,  # noqa: F811
+    request: pytest.FixtureRequest,
+) -> Iterator[dict[str, Future[Outcome]]]:
     """Name → outcome to come, of the scenarios whose tests were selected."""
     selected = {
         getattr(item, "callspec", None) and item.callspec.params.get("name") for item in request.session.items
     }
+
+    def redeploy() -> Stack:
+        """Another definition of the flow and other settings of its functions."""
+        return deployer.deploy(**PARAMETERS, MapConcurrency="7", StallSeconds="3000")
+
     numbered = [(number, one) for number, one in enumerate(SCENARIOS) if one.name in selected]
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fault") as pool:
-        playing = {one.name: pool.submit(play, faulty_stack, one, number) for number, one in numbered}
+        playing = {
+            one.name: pool.submit(play, faulty_stack, one, number, redeploy) for number, one in numbered
+        }
         yield playing
         pool.shutdown(cancel_futures=True)
     done = [

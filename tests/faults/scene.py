@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterable
+import urllib.request
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
 from fine_tuning import statuses
-from tests.embedded_aws.setting_faults import Fault, faults, struck
-from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
+from tests.embedded_aws.setting_faults import Fault, faults, repair, struck
+from tests.end_to_end.journey import REGION, Stack, dataset, eventually, quick_manifest
 from tests.faults.invariants import Evidence, is_over, violations
 
 # Of a machine that has more to do; a run takes 5 to 40 seconds.
 SECONDS_TO_END = 180.0
 # Longer than Lambda waits before it repeats an invocation by an event: whatever is told twice is told by then.
-SECONDS_OF_SILENCE = 3.0
+SECONDS_OF_SILENCE = 2.0
 COMPLETED = frozenset({"COMPLETED"})
 
 
@@ -29,6 +35,8 @@ class Scenario:
         ends: the final statuses that would be true.
         act: what somebody does while the run goes on.
         most_mails: 2 only where the outcome of Publish itself is lost.
+        rungs: instances that are tried.
+        says: what the final mail says among other things.
         manifest: keys beside those that make a training quick.
     """
 
@@ -38,6 +46,8 @@ class Scenario:
     ends: frozenset[str] = COMPLETED
     act: Callable[[Scene], None] | None = None
     most_mails: int = 1
+    rungs: int = 1
+    says: tuple[str, ...] = ()
     manifest: dict[str, Any] = field(default_factory=dict)
     files: int = 2
 
@@ -49,6 +59,8 @@ class Scene:
     stack: Stack
     prefix: str
     before: dict[str, str]
+    faults: Sequence[str] = ()
+    redeploy: Callable[[], object] = lambda: None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -81,9 +93,32 @@ class Scene:
 
         return eventually(there, f"a job {status} {secondary}", 60, lambda: self.stack.training_jobs(run_id))
 
+    def interrupt(self) -> None:
+        """AWS takes the spot instance away from the training job that runs."""
+        name = self.job(secondary="Training")["TrainingJobName"]
+        headers = {
+            "X-Amz-Target": "SageMaker.EmbeddedInterruptTrainingJob",
+            "Content-Type": "application/x-amz-json-1.1",
+        }
+        body = json.dumps({"TrainingJobName": name}).encode()
+        signed = AWSRequest("POST", f"{self.stack.endpoint}/", headers=headers, data=body)
+        SigV4Auth(Credentials("test", "test"), "sagemaker", REGION).add_auth(signed)
+        request = urllib.request.Request(str(signed.url), body, dict(signed.headers))
+        before = self._interruptions(name)
+        with urllib.request.urlopen(request, timeout=10):
+            eventually(lambda: self._interruptions(name) > before, "an interruption", 60)
+
+    def _interruptions(self, job: str) -> int:
+        described = self.stack.client("sagemaker").describe_training_job(TrainingJobName=job)
+        return sum(each["Status"] == "Interrupted" for each in described["SecondaryStatusTransitions"])
+
     def abort(self) -> None:
         arn = self.record["execution_arn"]
         self.stack.client("stepfunctions").stop_execution(executionArn=arn, cause="changed my mind")
+
+    def repair(self) -> None:
+        """No fault strikes any more; those that have struck stay counted."""
+        repair(self.stack.endpoint, self.faults)
 
     def delete(self, key: str) -> None:
         self.stack.client("s3").delete_object(Bucket=self.stack.bucket, Key=key)
@@ -106,8 +141,8 @@ class Outcome:
         return str(self.evidence.records[0]["status"]) if self.evidence.records else "none"
 
 
-def play(stack: Stack, scenario: Scenario, number: int) -> Outcome:
-    """Plays a scenario to its end."""
+def play(stack: Stack, scenario: Scenario, number: int, redeploy: Callable[[], object]) -> Outcome:
+    """Plays a scenario to its end. `redeploy` brings the stack to another version."""
     began = time.monotonic()
     name = f"{number:02}-{scenario.name}"
     wanted = [fault.to(name) for fault in scenario.faults]
@@ -115,14 +150,22 @@ def play(stack: Stack, scenario: Scenario, number: int) -> Outcome:
         # A caption of its own, or it would repeat another scenario's run.
         files = {**dataset(scenario.files), "2_phx thing/00.txt": f"phx thing {name}".encode()}
         prefix = stack.drop(name, files, quick_manifest(**scenario.manifest))
-        scene = Scene(stack, prefix, stack.versions(prefix))
+        scene = Scene(stack, prefix, stack.versions(prefix), set_faults, redeploy)
         if scenario.act:
             scenario.act(scene)
         wait_for_the_end(scene)
         spared = sum(struck(stack.endpoint, fault) == 0 for fault in set_faults)
     seen = evidence(scene)
-    problems = violations(seen, scenario.ends, scenario.most_mails)
+    problems = violations(seen, scenario.ends, scenario.most_mails, scenario.rungs)
+    problems += unsaid(stack, seen, scenario.says)
     return Outcome(scenario, seen, problems, spared, time.monotonic() - began)
+
+
+def unsaid(stack: Stack, seen: Evidence, says: Sequence[str]) -> list[str]:
+    """What the final mail ought to say and does not."""
+    mails = stack.mails(seen.records[0]["run_id"]) if seen.records else []
+    final = [str(m.get_content()) for m in mails if m["X-Attribute-kind"] in statuses.OF_MAIL]
+    return [f"no final mail says {words!r}" for words in says if not any(words in body for body in final)]
 
 
 def wait_for_the_end(scene: Scene) -> None:

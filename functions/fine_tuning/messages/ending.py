@@ -155,4 +155,7 @@ def _samples(samples: Sequence[str]) -> Paragraph:
     return ["Samples:", *samples[:_MOST_SAMPLES], *rest] if samples else []
 
 
-FAILURES: Mapping[str, Callable[[Run, Failure, Mapping[str, Any], float], Message]] = {"failed": failed, "stopped": stopped}
+FAILURES: Mapping[str, Callable[[Run, Failure, Mapping[str, Any], float], Message]] = {
+    "failed": failed,
+    "stopped": stopped,
+}

@@ -131,7 +131,9 @@ def test_given_an_internal_error_of_sagemaker_then_the_run_goes_on_from_its_chec
     answer = judge(stack, run, broken, answer["attempt"])
 
     assert answer["decision"] == "failed"
-    assert answer["failure"]["cause"].startswith("SageMaker failed by itself. Tried: ml.g6.2xlarge (spot) 3 times")
+    assert answer["failure"]["cause"].startswith(
+        "SageMaker failed by itself. Tried: ml.g6.2xlarge (spot) 3 times"
+    )
 
 
 def test_given_a_failure_told_in_two_ways_then_one_mail_goes_out(stack: Stack) -> None:

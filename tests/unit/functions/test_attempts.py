@@ -68,7 +68,12 @@ def test_spot_capacity_that_did_not_come_in_time_is_not_waited_for_again() -> No
 
 def test_an_internal_error_is_tried_again_on_the_same_rung_and_on_no_other() -> None:
     assert starts(["internal-error"] * 20) == [(0, 300), (0, 600)]
-    assert starts(["capacity", "capacity", "capacity", "internal-error"]) == [(0, 300), (0, 600), (1, 0), (1, 300)]
+    assert starts(["capacity", "capacity", "capacity", "internal-error"]) == [
+        (0, 300),
+        (0, 600),
+        (1, 0),
+        (1, 300),
+    ]
     assert "AWS Support" in attempts.remedy([ended("capacity"), ended("internal-error")])
 
 
@@ -78,7 +83,9 @@ def test_no_wait_is_longer_than_an_hour() -> None:
     assert then.wait_seconds == 3600
 
 
-@given(st.lists(st.sampled_from(["capacity", "quota", "quota-zero", "spot-wait", "internal-error"]), max_size=30))
+@given(
+    st.lists(st.sampled_from(["capacity", "quota", "quota-zero", "spot-wait", "internal-error"]), max_size=30)
+)
 def test_every_start_has_a_number_of_its_own_and_the_ladder_comes_to_an_end(lacks: list[Lack]) -> None:
     attempt, numbers = Attempt(), [1]
     for lack in lacks:

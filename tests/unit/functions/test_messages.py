@@ -114,7 +114,9 @@ def warnings(count: int) -> dict[str, Any]:
 
 def failed(stage: str, name: str, cause: str, **more: Any) -> Message:
     plan = {} if stage == "ResolveImage" else PLAN
-    return messages.failed(RUN, failure.of_flow({"stage": stage, "error": name, "cause": cause, **more}), plan)
+    return messages.failed(
+        RUN, failure.of_flow({"stage": stage, "error": name, "cause": cause, **more}), plan
+    )
 
 
 LAMBDA_ERROR = json.dumps(
@@ -166,7 +168,11 @@ CASES: dict[str, Callable[[], Message]] = {
         RUN, {"reason": "image", "detail": f"The build is {BUILD}."}
     ),
     "waiting-for-upload": lambda: messages.waiting(
-        RUN, {"reason": "upload", "detail": "2_cat/7.png: The manifest lists this file; it has not arrived. And 2 more."}
+        RUN,
+        {
+            "reason": "upload",
+            "detail": "2_cat/7.png: The manifest lists this file; it has not arrived. And 2 more.",
+        },
     ),
     "started": lambda: messages.started(
         RUN, {"plan": PLAN, "image": IMAGE}, {"findings": [], "quote": QUOTE}
