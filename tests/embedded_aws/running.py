@@ -154,8 +154,8 @@ def allow(action: str | list[str], resource: str | list[str] = "*") -> dict[str,
     return {"Effect": "Allow", "Action": action, "Resource": resource}
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """The first true answer of `what`; a test that waits for longer has failed."""
+def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """The first true answer of `what`; a test that waits for longer has failed, on a machine with other work, too."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = what()

@@ -98,7 +98,7 @@ class Training:
         self.sagemaker.create_training_job(**request)
         return self.ended(request["TrainingJobName"])
 
-    def ended(self, job: str, seconds: float = 30) -> dict[str, Any]:
+    def ended(self, job: str, seconds: float = 90) -> dict[str, Any]:
         def description() -> dict[str, Any] | None:
             found = self.describe(job)
             return found if found["TrainingJobStatus"] in ("Completed", "Failed", "Stopped") else None

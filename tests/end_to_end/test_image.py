@@ -60,6 +60,7 @@ def test_the_life_of_the_image(deployer: Deployer, tmp_path: Path) -> None:
     record = stack.record(prefix)
     image = wait_for_image(account, stack.outputs, commit, lambda line: None).uri
     assert (record["status"], record["image"]) == ("COMPLETED", image)
+    assert "The training image is being built." in stack.mail(record["run_id"], "waiting")
     built = eventually(
         lambda: [mail.get_content() for mail in stack.mails(kind="image-built")], "the mail of the image"
     )  # also of other stacks
