@@ -6,9 +6,6 @@ from pathlib import Path
 from kohya_trainer.kept_results import copy_whole
 from kohya_trainer.loss_history import LossHistory
 
-# Validations without a better one after which a training ends.
-PATIENCE = 5
-
 
 @dataclass(frozen=True)
 class BestModel:

@@ -10,6 +10,8 @@ from kohya_trainer.environment import Folders
 from kohya_trainer.errors import InvalidConfigurationError
 
 SCHEMA_VERSION = 1
+# Validations without a better one after which a training ends, where the plan names no number.
+PATIENCE = 5
 OLDER_CONFIGURATION = "kohya-sdxl-config.toml"
 _UPLOAD_AGAIN = "Drop the dataset again, so that a new plan is made."
 
@@ -65,6 +67,11 @@ class Inputs:
     def private(self) -> bool:
         """Prompts, tags and the names of folders stay out of what is delivered and mailed."""
         return bool(self.plan.get("privacy", False))
+
+    @property
+    def patience(self) -> int:
+        """Validations without a better one after which the training ends."""
+        return int(self.plan.get("validation_patience", PATIENCE))
 
 
 def load_inputs(folders: Folders) -> Inputs:

@@ -14,7 +14,7 @@ from typing import Any
 
 from kohya_trainer import orders as hook_orders
 from kohya_trainer.base_model import load_base_model
-from kohya_trainer.best_model import PATIENCE, find_best, waited
+from kohya_trainer.best_model import find_best, waited
 from kohya_trainer.checkpoints import CheckpointStore, fingerprint
 from kohya_trainer.command import (
     TrainerPaths,
@@ -273,7 +273,7 @@ def _orders(
         save_every=environment.save_every,
         sample_every=None if final.get("sample_every_n_epochs") else final.get("sample_every_n_steps"),
         samples=bool(inputs.sample_prompts),
-        patience=PATIENCE if final.get("validation_split") else None,
+        patience=inputs.patience if final.get("validation_split") else None,
         best_loss=best.loss if best else None,
         waited=waited(validations, best),
     )

@@ -56,6 +56,7 @@ class Manifest:
     max_cost_usd: float | None = None
     base_model: str | None = None
     validation_split: float | None = None
+    validation_patience: int = 5
     privacy: bool = False
     licence: str | None = None
     force: bool = False

@@ -156,6 +156,7 @@ def _document(
         "trigger_word": manifest.trigger_word,
         "licence": manifest.licence,
         "privacy": manifest.privacy,
+        "validation_patience": manifest.validation_patience,
         "seed": values.get("seed", 1234),
         # The preset's options may be carried out differently on the machine found; these may not.
         "chosen_by_user": sorted({*configuration.layers[0], *configuration.layers[1]}),

@@ -33,7 +33,10 @@ def codes(decision: Decision, severity: str = "error") -> list[str]:
 
 def test_an_accepted_plan() -> None:
     decision = decide(
-        config={"train_batch_size": 4, "max_train_epochs": 2}, trigger_word="sks", licence="CC0-1.0"
+        config={"train_batch_size": 4, "max_train_epochs": 2},
+        trigger_word="sks",
+        licence="CC0-1.0",
+        validation_patience=7,
     )
     assert decision.accepted
     assert decision.summary is not None
@@ -47,6 +50,7 @@ def test_an_accepted_plan() -> None:
         "train_text_encoder": False,
     }
     assert decision.plan["output_name"] == "cats"
+    assert decision.plan["validation_patience"] == 7
     assert decision.plan["base_model"]["kind"] == "hub"
     assert (decision.plan["batch_size"], decision.plan["epochs"]) == (4, 2)
     assert decision.plan["dataset_prefix"] == f"s3://{BUCKET}/datasets/cats/"
