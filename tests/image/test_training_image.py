@@ -175,7 +175,9 @@ def test_train_without_inputs_fails_with_its_reason(built: Built, podman: Any, t
     assert (empty.path / "output" / "failure").read_text()
 
 
-def test_a_container_that_needs_more_memory_than_it_has_ends_with_137(built: Built, podman: Any) -> None:
+def test_a_container_that_needs_more_memory_than_it_has_ends_with_137(
+    built: Built, podman: Any, tmp_path: Path
+) -> None:
     limited = (
         "run",
         "--rm",
@@ -189,7 +191,8 @@ def test_a_container_that_needs_more_memory_than_it_has_ends_with_137(built: Bui
     )
     image = f"localhost/built/image:{commit_tag(built)}"
 
-    done = podman(*limited, image, "python3", "-c", "bytearray(1 << 30)")
+    # conmon leaves a file `oom` where it was started.
+    done = podman(*limited, image, "python3", "-c", "bytearray(1 << 30)", cwd=tmp_path)
 
     assert done.returncode == 137, done.stderr
 
