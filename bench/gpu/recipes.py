@@ -104,9 +104,9 @@ class Meter:
 
 def measure(recipe: Recipe, bench: Bench, number: int) -> dict[str, Any]:
     """One run; the numbers of one row. `ok` is False when it did not end with a proved model."""
-    variables = _limited(recipe.memory_limit_gib) | {
-        "KOHYA_ACCELERATION": "off" if recipe.as_written else "on"
-    }
+    variables = _limited(recipe.memory_limit_gib)
+    if recipe.as_written:
+        variables["KOHYA_ACCELERATION"] = "off"
     root = Root(bench, f"recipe-{number}", variables)
     root.add_images(IMAGES, SIDE, folder="10_sks cat")
     options = {**preset(recipe.preset), **recipe.changes, "max_train_steps": recipe.steps}

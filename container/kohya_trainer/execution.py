@@ -11,10 +11,9 @@ from kohya_trainer.inputs import Inputs
 from kohya_trainer.options import OptionTable
 from kohya_trainer.recipe import Gpus, execution
 
-# A person sets it to "on" for the fast U-Net; trainer_process.py is then given the settings, else "off". It is not on
-# by itself before it was seen with the image's own torch, several aspect buckets and a restart (docs/decisions).
+# A person sets it to "off" for Kohya's own U-Net; trainer_process.py is given the settings, or "off".
 VARIABLE = "KOHYA_ACCELERATION"
-ON, OFF = "on", "off"
+OFF = "off"
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def executed(
     if memory is None:
         return Executed(dict(options), {VARIABLE: OFF}, [])
     users = frozenset(inputs.plan.get("chosen_by_user", ()) if inputs.plan else inputs.config)
-    accelerated = variables.get(VARIABLE) == ON and "initial_step" in table
+    accelerated = variables.get(VARIABLE) != OFF and "initial_step" in table
     gpus = Gpus(len(machine.gpus) * len(machine.hosts), memory)
     recipe = execution(options, users, _pixels(options), gpus, machine.cpus, accelerated)
     chosen = {name: value for name, value in recipe.settings.items() if name in table}

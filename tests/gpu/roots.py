@@ -81,17 +81,18 @@ class Root:
     def model(self) -> Path:
         return self.path / "model" / f"{NAME}.safetensors"
 
-    def add_images(self, count: int, side: int, folder: str = "10_sks cat", suffix: str = ".jpg") -> None:
-        """Smooth random pictures of `side` × `side` pixels, each with a caption; the same ones every time."""
+    def add_images(self, count: int, side: int | tuple[int, int], folder: str = "10_sks cat", suffix: str = ".jpg") -> None:
+        """Smooth random pictures of `side` × `side` pixels, or of both sides, each with a caption; the same ones every time."""
         import numpy as np
         from PIL import Image
 
+        sides = (side, side) if isinstance(side, int) else side
         random = np.random.default_rng(0)
         place = self.data / "dataset" / folder
         place.mkdir(parents=True, exist_ok=True)
         for index in range(count):
             pixels = random.integers(0, 255, (16, 16, 3), dtype=np.uint8)
-            picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+            picture = Image.fromarray(pixels).resize(sides, Image.Resampling.BICUBIC)
             picture.save(place / f"{index:03}{suffix}", format="JPEG", quality=90)
             caption = f"sks cat number {index} on a {WORDS[index % len(WORDS)]}"
             (place / f"{index:03}.txt").write_text(caption, encoding="utf-8")

@@ -63,10 +63,11 @@ def main() -> int:
     parser.add_argument("--vocabulary", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-two-gpus"))
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
+    parser.add_argument("--fabricated", type=Path, help="a base model that an earlier call left in its --work")
     given = parser.parse_args()
     work = given.work.absolute()
     shutil.rmtree(work, ignore_errors=True)
-    bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute())
+    bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
     results = [result for group in (throughput, interrupted) for result in run_group(group, bench)]
     given.out.mkdir(parents=True, exist_ok=True)
     told = {"machine": machine(), "results": [vars(result) for result in results]}

@@ -30,6 +30,7 @@ GROUPS: tuple[Callable[[Bench], list[Result]], ...] = (
     checks.interrupted_by_sigterm,
     checks.whole_run,
     checks.validated,
+    checks.fast_and_own,
     failures.quick_failures,
     failures.loss_not_finite,
     failures.out_of_memory,
@@ -93,12 +94,13 @@ def main() -> int:
     parser.add_argument("--vocabulary", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-gpu"))
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
+    parser.add_argument("--fabricated", type=Path, help="a base model that an earlier call left in its --work")
     parser.add_argument("--only", default="", help="names of groups, separated by commas")
     given = parser.parse_args()
     began = time.monotonic()
     work = given.work.absolute()
     shutil.rmtree(work, ignore_errors=True)
-    bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute())
+    bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
     print(f"fabricated after {time.monotonic() - began:.0f} s", flush=True)
     wanted = [group for group in GROUPS if not given.only or group.__name__ in given.only.split(",")]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 Function = Callable[..., torch.Tensor]
+# The same kernels on the same numbers; those that add up in no fixed order differ in the last digits.
+MOST_DIFFERENCE = 0.02
 
 
 @dataclass
@@ -47,7 +49,7 @@ class _Replay(torch.autograd.Function):
 
 
 class Graphs:
-    """Calls `function` through graphs. Only `parameters` have gradients; inputs have the batch as first dimension."""
+    """Calls `function` through pairs of graphs. Only `parameters` have gradients; inputs have the batch as first dimension."""
 
     def __init__(self, function: Function, parameters: Sequence[torch.Tensor]) -> None:
         self.function, self.parameters = function, list(parameters)
@@ -57,8 +59,8 @@ class Graphs:
         self._pool: Any = None
         self._places: tuple[int, int] = (0, 0)
 
-    def __call__(self, key: Any, *inputs: torch.Tensor) -> torch.Tensor:
-        """`key`: whatever else the recorded kernels depend on."""
+    def pair(self, key: Any, *inputs: torch.Tensor) -> _Pair:
+        """Recorded when its shape first comes. `key`: whatever else the recorded kernels depend on."""
         places = (self.parameters[0].data_ptr(), self.parameters[-1].data_ptr())
         if places != self._places:  # recorded kernels read the parameters where they were
             self.clear()
@@ -66,16 +68,20 @@ class Graphs:
         shapes = (key, *((tuple(value.shape), value.dtype) for value in inputs))
         if shapes not in self.pairs:
             self.pairs[shapes] = self._record(inputs)
-        out: torch.Tensor = _Replay.apply(self, self.pairs[shapes], *inputs, *self.parameters)
+        return self.pairs[shapes]
+
+    def replay(self, pair: _Pair, *inputs: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = _Replay.apply(self, pair, *inputs, *self.parameters)
         return out
 
     def clear(self) -> None:
         self.pairs, self._pool, self.gradients = {}, None, []
 
     def _record(self, inputs: Sequence[torch.Tensor]) -> _Pair:
+        first = self._pool is None
         # Once without recording: libraries choose kernels and Triton compiles. The first time with all images; later
         # with one, because the pool holds memory already.
-        self._rehearse([value.clone() if self._pool is None else value[:1].clone() for value in inputs])
+        expected = self._rehearsed([value.clone() if first else value[:1].clone() for value in inputs])
         if not self.gradients:
             self.gradients = [torch.empty_like(parameter) for parameter in self.parameters]
         static = [value.detach().clone() for value in inputs]
@@ -83,19 +89,39 @@ class Graphs:
         with torch.cuda.graph(forward, pool=self._pool, capture_error_mode="thread_local"):
             out = self.function(*static)
         self._pool = self._pool or forward.pool()
-        of_out = torch.zeros_like(out)
+        of_out = torch.ones_like(out)
         with torch.cuda.graph(backward, pool=self._pool, capture_error_mode="thread_local"):
             torch._foreach_copy_(self.gradients, list(torch.autograd.grad(out, self.parameters, of_out)))
-        return _Pair(static, out.detach(), of_out, forward, backward)
+        pair = _Pair(static, out.detach(), of_out, forward, backward)
+        if first:
+            forward.replay()
+            backward.replay()
+            if (far := difference([pair.out, *self.gradients], expected)) > MOST_DIFFERENCE:
+                raise RuntimeError(f"what was recorded differs by {far:.1%} from what is launched")
+        return pair
 
-    def _rehearse(self, inputs: Sequence[torch.Tensor]) -> None:
+    def _rehearsed(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The result, and the gradients where the result's own are 1."""
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             out = self.function(*inputs)
-            torch.autograd.grad(out, self.parameters, torch.zeros_like(out))
+            found = [out.detach(), *torch.autograd.grad(out, self.parameters, torch.ones_like(out))]
         torch.cuda.current_stream().wait_stream(aside)
         del out
         torch.cuda.synchronize()
         gc.collect()
         torch.cuda.empty_cache()
+        return found
+
+
+def difference(got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+    """The largest of: of the first tensor, and of all the others together, ‖got − expected‖ / ‖expected‖."""
+    parts = ((got[:1], expected[:1]), (got[1:], expected[1:]))
+    return max(_distance(one, two) for one, two in parts if one)
+
+
+def _distance(got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:
+    apart = torch._foreach_norm(torch._foreach_sub(list(got), list(expected)))
+    norms = torch._foreach_norm(list(expected))
+    return float(torch.stack(apart).float().norm() / torch.stack(norms).float().norm())

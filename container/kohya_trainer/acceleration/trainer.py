@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kohya_trainer.acceleration.gradients import all_reduce_network
+
 # Over the sources of what the fast U-Net does in its own way; see `sources`. sd-scripts 2e0fcc5 (kohya_ss v25.2.2).
 KNOWN_SOURCES = frozenset({"8a267165528b9ed4e4556fa5af31000f2e8724dc42fdd7a0600971a6f69bf3a9"})
 
@@ -30,6 +32,7 @@ def install(settings: str) -> None:
     except (ImportError, AttributeError) as error:
         say(f"not for this version of the trainer ({error})")
         return
+    train_network.NetworkTrainer.all_reduce_network = all_reduce_network
     calculate = train_util.calculate_sha256
     train_util.calculate_sha256 = lambda filename: answer(filename) or calculate(filename)
 
@@ -51,10 +54,11 @@ def say(text: str) -> None:
 
 
 def accelerate(unet: Any, args: Any, settings: dict[str, Any]) -> str | None:
-    """Replaces `unet.forward`; or the reason why not."""
+    """Has `unet.forward` replaced at the first batch; or the reason why not."""
     import torch
 
     from kohya_trainer.acceleration.adapters import unsupported
+    from kohya_trainer.acceleration.comparison import stand_in
     from kohya_trainer.acceleration.unet import FastUNet
 
     adapters = adapters_of(unet)
@@ -74,16 +78,12 @@ def accelerate(unet: Any, args: Any, settings: dict[str, Any]) -> str | None:
     if reason := cannot_compile(dtype):
         return reason
     text_learns = not args.network_train_unet_only
-    fast = FastUNet(unet, adapters, settings["again"], text_learns, settings.get("graphs", True))
-    unet.forward = lambda *given, **named: fast(*given, **named).float()
-    kept = (
-        f"{settings['again']:.0%} of the blocks computed again"
-        if settings["again"]
-        else "all activations kept"
-    )
-    say(
-        f"fast U-Net with {len(adapters)} adapters, {kept}, {'CUDA graphs' if fast.graphs else 'no CUDA graphs'}"
-    )
+
+    def fast() -> FastUNet:
+        graphs = settings.get("graphs", True)
+        return FastUNet(unet, adapters, settings["again"], text_learns, graphs, args.train_batch_size)
+
+    stand_in(unet, adapters, fast, say)
     return None
 
 

@@ -7,6 +7,7 @@ without a copy. And nothing is differentiated before the first layer that learns
 noisy latents, which nobody reads.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,8 @@ from kohya_trainer.acceleration.operations import add_norm, geglu, group_norm
 
 BLOCK, RESIDUAL, TRANSFORMER = "BasicTransformerBlock", "ResnetBlock2D", "Transformer2DModel"
 Pair = tuple[torch.Tensor, torch.Tensor | None]
+# The GPU is waited for where it takes so many times as long as Python takes to launch.
+GPU_BOUND = 1.2
 
 
 def attend(layer: Any, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
@@ -61,6 +64,7 @@ class FastUNet:
         again: share of the blocks (0 to 1) whose insides are computed again in the backward pass instead of kept.
         text_learns: whether gradients of the text encoders' outputs are wanted.
         graphs: None to launch every kernel from Python.
+        batch: images of a full batch.
     """
 
     def __init__(
@@ -70,12 +74,14 @@ class FastUNet:
         again: float = 0.0,
         text_learns: bool = False,
         with_graphs: bool = False,
+        batch: int = 1,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.unet, self.adapters = unet, adapters
+        self.unet, self.adapters, self.batch, self._full_batches = unet, adapters, batch, 0
         self.dtype, self.text_learns, self.say = next(unet.parameters()).dtype, text_learns, say
         blocks = [part for part in unet.modules() if type(part).__name__ in (BLOCK, RESIDUAL)]
         # Spread evenly over the U-Net.
+        self.again_share = again
         self.again = {
             id(block)
             for index, block in enumerate(blocks)
@@ -96,27 +102,57 @@ class FastUNet:
         self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor, y: torch.Tensor, **_: Any
     ) -> torch.Tensor:
         """SdxlUNet2DConditionModel.forward."""
+        return self._run_by(self._run_whole, x, timesteps, context, y)
+
+    def launch(
+        self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor, y: torch.Tensor
+    ) -> torch.Tensor:
+        """The same without graphs."""
+        return self._run_by(self._forward, x, timesteps, context, y)
+
+    def _run_by(self, run: Callable[..., torch.Tensor], *given: torch.Tensor) -> torch.Tensor:
+        x, timesteps, *conditions = given
         with torch.autocast(x.device.type, enabled=False):
-            inputs = [value.to(self.dtype) for value in (x.detach(), context, y)]
+            inputs = [value.to(self.dtype) for value in (x.detach(), *conditions)]
             if not self.text_learns:
                 inputs = [value.detach() for value in inputs]
-            steps = timesteps.expand(x.shape[0])
-            return self._run_whole(steps, *inputs).to(x.dtype)
+            return run(timesteps.expand(x.shape[0]), *inputs).to(x.dtype)
 
     def _run_whole(self, *inputs: torch.Tensor) -> torch.Tensor:
         if self.graphs is None or not torch.is_grad_enabled():
             return self._forward(*inputs)
+        if self._full_batches < 2:
+            return self._launched(*inputs)
         try:
-            return self.graphs(self.adapters[0].multiplier, *inputs)
-        except (RuntimeError, torch.cuda.OutOfMemoryError) as error:
-            if self.graphs.runs:  # it worked before, so that this is no fault of the graphs
-                raise
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            pair = self.graphs.pair(self.adapters[0].multiplier, *inputs)
+        except RuntimeError as error:  # torch's for memory is one, too
+            self._without_graphs(f"{type(error).__name__}: {error}".splitlines()[0])
+            return self._forward(*inputs)
+        return self.graphs.replay(pair, *inputs)
+
+    def _launched(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Kernel by kernel. The second full batch is timed: where the GPU is the slower, graphs gain nothing."""
+        if inputs[0].shape[0] < self.batch:
+            return self._forward(*inputs)
+        self._full_batches += 1
+        if self._full_batches == 1:
+            return self._forward(*inputs)
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        out = self._forward(*inputs)
+        launched = time.perf_counter() - began
+        torch.cuda.synchronize()
+        ended = time.perf_counter() - began
+        if ended > GPU_BOUND * launched:
+            self._without_graphs(f"the GPU takes {ended:.2f} s for what is launched in {launched:.2f} s")
+        return out
+
+    def _without_graphs(self, reason: str) -> None:
         self.say(f"acceleration: no CUDA graphs ({reason}); kernels are launched one by one")
-        self.graphs.clear()
+        if self.graphs is not None:
+            self.graphs.clear()
         self.graphs = None
         torch.cuda.empty_cache()
-        return self._forward(*inputs)
 
     def _forward(
         self, timesteps: torch.Tensor, x: torch.Tensor, context: torch.Tensor, y: torch.Tensor
