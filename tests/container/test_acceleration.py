@@ -70,6 +70,45 @@ def test_gradients_are_the_trainers(trainer: Any, again: float) -> None:
     assert difference(gradients(unet.forward, network), expected) == 0
 
 
+def stood_in(unet: Any, network: Any, make: Callable[[], Any]) -> list[str]:
+    """What is said once the first batch has been."""
+    from kohya_trainer.acceleration.comparison import stand_in
+
+    said: list[str] = []
+    stand_in(unet, network.unet_loras, make, said.append)
+    gradients(unet.forward, network)
+    return said
+
+
+@needs_trainer
+def test_the_fast_one_takes_over_when_its_answers_are_the_trainers(trainer: Any) -> None:
+    from kohya_trainer.acceleration.unet import FastUNet
+
+    unet, network = trainer()
+    expected = gradients(unet.forward, network)
+    said = stood_in(unet, network, lambda: FastUNet(unet, network.unet_loras))
+    assert len(said) == 1 and said[0].startswith("fast U-Net: 722 adapters")
+    assert 0 < difference(gradients(unet.forward, network), expected) < 1e-4
+
+
+@needs_trainer
+@pytest.mark.parametrize("fault", ["wrong", "broken", "not finite"])
+def test_a_fast_one_that_is_wrong_leaves_the_trainers_as_it_was(trainer: Any, fault: str) -> None:
+    from kohya_trainer.acceleration.unet import FastUNet
+
+    class Faulty(FastUNet):
+        def launch(self, *given: Any) -> Any:
+            if fault == "broken":
+                raise RuntimeError("no kernel")
+            return super().launch(*given) * (1.2 if fault == "wrong" else float("nan"))
+
+    unet, network = trainer()
+    expected = gradients(unet.forward, network)
+    said = stood_in(unet, network, lambda: Faulty(unet, network.unet_loras))
+    assert len(said) == 1 and said[0].startswith("not used, because it")
+    assert difference(gradients(unet.forward, network), expected) == 0
+
+
 @needs_trainer
 def test_in_bf16_it_is_no_further_from_fp32_than_the_trainer_is(trainer: Any) -> None:
     from kohya_trainer.acceleration.unet import FastUNet

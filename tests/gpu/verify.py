@@ -55,11 +55,13 @@ def prepared_bench(work: Path, sd_scripts: Path, vocabulary: Path, fabricated: P
 
 
 def run_group(group: Callable[[Bench], list[Result]], bench: Bench) -> list[Result]:
-    """A group that breaks is a failed check, not the end of the others."""
+    """A group that breaks is a failed check, not the end of the others. Its rows are told at once."""
     try:
-        return group(bench)
+        results = group(bench)
     except Exception:
-        return [Result(group.__name__, False, traceback.format_exc().splitlines()[-1])]
+        results = [Result(group.__name__, False, traceback.format_exc().splitlines()[-1])]
+    print("\n".join(table(results).splitlines()[2:]), flush=True)
+    return results
 
 
 def machine() -> dict[str, str]:

@@ -118,11 +118,17 @@ def unfold(adapters: Iterable[Any]) -> None:
             adapter.__dict__.pop(name, None)
 
 
-def cast(adapters: Sequence[Any], dtype: torch.dtype) -> None:
-    """Once a forward pass of the whole U-Net; the adapter's scale goes into `up`."""
-    downs = [adapter.lora_down.weight for adapter in adapters]
-    ups = [adapter.lora_up.weight for adapter in adapters]
+def weights_of(adapters: Sequence[Any]) -> list[torch.Tensor]:
+    """All `down`, then all `up`, as the trainer's optimizer has them."""
+    return [getattr(adapter, name).weight for name in ("lora_down", "lora_up") for adapter in adapters]
+
+
+def cast(adapters: Sequence[Any], weights: Sequence[torch.Tensor], dtype: torch.dtype) -> None:
+    """Once a forward pass of the whole U-Net, of `weights_of(adapters)` or what stands for them; the adapter's scale
+    goes into `up`.
+    """
+    count = len(adapters)
     scales = [float(adapter.multiplier * adapter.scale) for adapter in adapters]
-    copies = _CastTogether.apply(dtype, [1.0] * len(downs) + scales, *downs, *ups)
-    for adapter, down, up in zip(adapters, copies[: len(downs)], copies[len(downs) :], strict=True):
+    copies = _CastTogether.apply(dtype, [1.0] * count + scales, *weights)
+    for adapter, down, up in zip(adapters, copies[:count], copies[count:], strict=True):
         adapter.__dict__[DOWN], adapter.__dict__[UP] = down, up

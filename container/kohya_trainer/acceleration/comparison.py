@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from kohya_trainer.acceleration.adapters import weights_of
 from kohya_trainer.acceleration.graphs import difference
 from kohya_trainer.acceleration.unet import FastUNet
 
@@ -42,8 +43,8 @@ def _chosen(
     say: Callable[[str], None],
     given: Sequence[torch.Tensor],
 ) -> Callable[..., Any]:
-    weights = [part.weight for adapter in adapters for part in (adapter.lora_down, adapter.lora_up)]
-    ups = [adapter.lora_up.weight for adapter in adapters]
+    weights = weights_of(adapters)
+    ups = weights[len(adapters) :]
     kept = [up.detach().clone() for up in ups]
     fast = None
     try:

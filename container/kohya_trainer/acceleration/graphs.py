@@ -49,7 +49,10 @@ class _Replay(torch.autograd.Function):
 
 
 class Graphs:
-    """Calls `function` through pairs of graphs. Only `parameters` have gradients; inputs have the batch as first dimension."""
+    """Calls `function`(*inputs, weights) through pairs of graphs.
+
+    Only the weights, which are the `parameters`, have gradients; inputs have the batch as first dimension.
+    """
 
     def __init__(self, function: Function, parameters: Sequence[torch.Tensor]) -> None:
         self.function, self.parameters = function, list(parameters)
@@ -84,35 +87,52 @@ class Graphs:
         expected = self._rehearsed([value.clone() if first else value[:1].clone() for value in inputs])
         if not self.gradients:
             self.gradients = [torch.empty_like(parameter) for parameter in self.parameters]
-        static = [value.detach().clone() for value in inputs]
-        forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(forward, pool=self._pool, capture_error_mode="thread_local"):
-            out = self.function(*static)
-        self._pool = self._pool or forward.pool()
-        of_out = torch.ones_like(out)
-        with torch.cuda.graph(backward, pool=self._pool, capture_error_mode="thread_local"):
-            torch._foreach_copy_(self.gradients, list(torch.autograd.grad(out, self.parameters, of_out)))
-        pair = _Pair(static, out.detach(), of_out, forward, backward)
+        generator = torch.cuda.default_generators[inputs[0].device.index]
+        numbers = generator.clone_state()
+        try:
+            pair = self._captured([value.detach().clone() for value in inputs])
+        except BaseException:
+            # A capture that broke off leaves the generator unusable for the noise of the next batch.
+            generator.graphsafe_set_state(numbers)
+            raise
         if first:
-            forward.replay()
-            backward.replay()
+            pair.forward.replay()
+            pair.backward.replay()
             if (far := difference([pair.out, *self.gradients], expected)) > MOST_DIFFERENCE:
                 raise RuntimeError(f"what was recorded differs by {far:.1%} from what is launched")
         return pair
+
+    def _captured(self, static: list[torch.Tensor]) -> _Pair:
+        forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        weights = self._weights()
+        with torch.cuda.graph(forward, pool=self._pool, capture_error_mode="thread_local"):
+            out = self.function(*static, weights)
+        self._pool = self._pool or forward.pool()
+        of_out = torch.ones_like(out)
+        with torch.cuda.graph(backward, pool=self._pool, capture_error_mode="thread_local"):
+            torch._foreach_copy_(self.gradients, list(torch.autograd.grad(out, weights, of_out)))
+        return _Pair(static, out.detach(), of_out, forward, backward)
 
     def _rehearsed(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The result, and the gradients where the result's own are 1."""
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            out = self.function(*inputs)
-            found = [out.detach(), *torch.autograd.grad(out, self.parameters, torch.ones_like(out))]
+            weights = self._weights()
+            out = self.function(*inputs, weights)
+            found = [out.detach(), *torch.autograd.grad(out, weights, torch.ones_like(out))]
         torch.cuda.current_stream().wait_stream(aside)
         del out
         torch.cuda.synchronize()
         gc.collect()
         torch.cuda.empty_cache()
         return found
+
+    def _weights(self) -> list[torch.Tensor]:
+        """The parameters' own memory under names that autograd has not seen: it would go back to the stream on which
+        it first met a parameter, which is none that records.
+        """
+        return [parameter.detach().requires_grad_(True) for parameter in self.parameters]
 
 
 def difference(got: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> float:

@@ -8,7 +8,7 @@ noisy latents, which nobody reads.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -87,10 +87,8 @@ class FastUNet:
             for index, block in enumerate(blocks)
             if int((index + 1) * again + 1e-6) > int(index * again + 1e-6)
         }
-        parameters = [
-            weight for adapter in adapters for weight in (adapter.lora_down.weight, adapter.lora_up.weight)
-        ]
-        self.graphs = Graphs(self._forward, parameters) if with_graphs and not text_learns else None
+        self.weights = lora.weights_of(adapters)
+        self.graphs = Graphs(self._forward, self.weights) if with_graphs and not text_learns else None
         lora.fold(adapters)
         unet.to(memory_format=torch.channels_last)
 
@@ -155,9 +153,14 @@ class FastUNet:
         torch.cuda.empty_cache()
 
     def _forward(
-        self, timesteps: torch.Tensor, x: torch.Tensor, context: torch.Tensor, y: torch.Tensor
+        self,
+        timesteps: torch.Tensor,
+        x: torch.Tensor,
+        context: torch.Tensor,
+        y: torch.Tensor,
+        weights: Sequence[torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        lora.cast(self.adapters, self.dtype)
+        lora.cast(self.adapters, self.weights if weights is None else weights, self.dtype)
         unet = self.unet
         sinusoids = _sinusoids(timesteps, unet.model_channels).to(self.dtype)
         embedding = unet.time_embed(sinusoids) + unet.label_emb(y)
