@@ -20,6 +20,10 @@ from kohya_trainer.acceleration.gradients import all_reduce_network
 KNOWN_SOURCES = frozenset({"8a267165528b9ed4e4556fa5af31000f2e8724dc42fdd7a0600971a6f69bf3a9"})
 
 
+# What breaks off while it is recorded can take the run with it; with older versions of torch none was recorded yet.
+GRAPHS_SINCE = (2, 11)
+
+
 def install(settings: str) -> None:
     """Before the trainer's script runs; its folder is the first on sys.path."""
     wanted = json.loads(settings)
@@ -47,6 +51,11 @@ def install(settings: str) -> None:
         return prepared
 
     train_network.NetworkTrainer.prepare_unet_with_accelerator = prepare_unet
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """Of "2.11.0+cu130": (2, 11)."""
+    return tuple(int(part) for part in text.split(".")[:2])
 
 
 def say(text: str) -> None:
@@ -79,8 +88,11 @@ def accelerate(unet: Any, args: Any, settings: dict[str, Any]) -> str | None:
         return reason
     text_learns = not args.network_train_unet_only
 
+    graphs = settings.get("graphs", True) and version_of(torch.__version__) >= GRAPHS_SINCE
+    if not graphs:
+        say(f"no CUDA graphs with torch {torch.__version__}")
+
     def fast() -> FastUNet:
-        graphs = settings.get("graphs", True)
         return FastUNet(unet, adapters, settings["again"], text_learns, graphs, args.train_batch_size)
 
     stand_in(unet, adapters, fast, say)
