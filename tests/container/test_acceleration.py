@@ -87,7 +87,8 @@ def test_the_fast_one_takes_over_when_its_answers_are_the_trainers(trainer: Any)
     unet, network = trainer()
     expected = gradients(unet.forward, network)
     said = stood_in(unet, network, lambda: FastUNet(unet, network.unet_loras))
-    assert len(said) == 1 and said[0].startswith("fast U-Net: 722 adapters")
+    assert len(said) == 1
+    assert said[0].startswith("fast U-Net: 722 adapters")
     assert 0 < difference(gradients(unet.forward, network), expected) < 1e-4
 
 
@@ -105,7 +106,8 @@ def test_a_fast_one_that_is_wrong_leaves_the_trainers_as_it_was(trainer: Any, fa
     unet, network = trainer()
     expected = gradients(unet.forward, network)
     said = stood_in(unet, network, lambda: Faulty(unet, network.unet_loras))
-    assert len(said) == 1 and said[0].startswith("not used, because it")
+    assert len(said) == 1
+    assert said[0].startswith("not used, because it")
     assert difference(gradients(unet.forward, network), expected) == 0
 
 

@@ -81,8 +81,10 @@ class Root:
     def model(self) -> Path:
         return self.path / "model" / f"{NAME}.safetensors"
 
-    def add_images(self, count: int, side: int | tuple[int, int], folder: str = "10_sks cat", suffix: str = ".jpg") -> None:
-        """Smooth random pictures of `side` × `side` pixels, or of both sides, each with a caption; the same ones every time."""
+    def add_images(
+        self, count: int, side: int | tuple[int, int], folder: str = "10_sks cat", suffix: str = ".jpg"
+    ) -> None:
+        """Smooth random pictures of `side` × `side` pixels, or of both sides; the same every time, with captions."""
         import numpy as np
         from PIL import Image
 

@@ -63,7 +63,9 @@ def main() -> int:
     parser.add_argument("--vocabulary", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-two-gpus"))
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
-    parser.add_argument("--fabricated", type=Path, help="a base model that an earlier call left in its --work")
+    parser.add_argument(
+        "--fabricated", type=Path, help="a base model that an earlier call left in its --work"
+    )
     given = parser.parse_args()
     work = given.work.absolute()
     shutil.rmtree(work, ignore_errors=True)

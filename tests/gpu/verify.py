@@ -96,7 +96,9 @@ def main() -> int:
     parser.add_argument("--vocabulary", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-gpu"))
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
-    parser.add_argument("--fabricated", type=Path, help="a base model that an earlier call left in its --work")
+    parser.add_argument(
+        "--fabricated", type=Path, help="a base model that an earlier call left in its --work"
+    )
     parser.add_argument("--only", default="", help="names of groups, separated by commas")
     given = parser.parse_args()
     began = time.monotonic()
