@@ -19,17 +19,28 @@ from typing import Any
 
 _FIGURES = Path(__file__).with_name("speed.json")
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
-# A preset's batch is raised at most so far: the span for which docs/benchmarks.md compares validation losses.
-MOST_TIMES_THE_BATCH = 4
-# Fewer steps than this are too few for warm-up, schedule and checkpoints to mean anything.
-LEAST_STEPS = 100
+# A preset's batch is raised at most so far, the rate by the growth to this power, and no run to fewer steps: so far
+# docs/benchmarks.md saw no worse validation loss, and beyond it did.
+MOST_TIMES_THE_BATCH = 2
+RATE_GROWS_BY = 0.75
+LEAST_STEPS = 200
+# A larger batch that saves less than a tenth of the time is not worth another way of learning.
+MOST_OF_THE_TIME = 0.9
 # Batches of a bucket's rest are smaller; a batch size whose batches are emptier than this gains nothing.
 LEAST_FILLED = 0.75
 # Of the memory left beside the CUDA context; the allocator cannot hand out the last of it in one piece.
 USABLE_SHARE = 0.94
 SHARES_COMPUTED_AGAIN = (0.0, 0.25, 0.5, 0.75, 1.0)
-# Their step does not follow from the learning rate, or they find it themselves.
-RATE_KEPT_FOR = ("prodigy", "dadapt", "adafactor", "schedulefree")
+# For these the rule was made and measured; with any other optimizer the batch stays.
+ADAMS = ("adamw", "adamw8bit", "pagedadamw", "pagedadamw8bit", "pagedadamw32bit")
+# Who sets one of them has chosen the batch, or a rate or a count of steps that belongs to the preset's batch.
+BELONG_TO_THE_BATCH = frozenset(
+    {
+        *("train_batch_size", "gradient_accumulation_steps", "learning_rate", "unet_lr", "text_encoder_lr"),
+        *("max_train_steps", "lr_warmup_steps", "lr_decay_steps", "lr_scheduler_args", "token_warmup_step"),
+        *("save_every_n_steps", "sample_every_n_steps", "validate_every_n_steps"),
+    }
+)
 FORBID_CACHED_LATENTS = ("color_aug", "random_crop")
 FORBID_CACHED_TEXT = (
     "shuffle_caption",
@@ -85,6 +96,7 @@ def learning(
     buckets: Sequence[Filled],
     epochs: float,
     gpus: Gpus,
+    kind: str,
     scale_learning_rate: bool = True,
 ) -> Recipe:
     """Images a step and the learning rate.
@@ -93,66 +105,77 @@ def learning(
         options: resolved, with the preset's `train_batch_size` and rates, which belong to each other.
         chosen_by_user: names of the options that the user set; they stay, and so does what hangs on them.
         epochs: how often every image is shown; images seen stay what they are.
-        gpus: the least memory of any GPU that the run may be given.
+        gpus: the least memory of any GPU that the run may be given. Several multiply the images of a step by themselves,
+            so that the batch stays.
+        kind: the class of speed.json of the GPU that is tried first; a larger batch must be faster there.
 
-    With a batch k times as large the rate grows by √k, as noise in Adam's step shrinks by √k (Malladi et al. 2022,
-    "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms"); optimizers that find their own rate keep theirs.
+    With a batch k times as large the rate grows by k^0.75: more than √k, which is right where the gradient's noise
+    decides (Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms"), because fewer
+    steps also go less far; less than k, which is too much where the rate was high already.
     """
+    if BELONG_TO_THE_BATCH & chosen_by_user or not _is_adam(options) or gpus.count > 1:
+        return Recipe(())
+    kept = "gradient_checkpointing" in chosen_by_user and not options.get("gradient_checkpointing")
+    batch = _larger_batch(options, buckets, epochs, gpus.memory_gib, kind, 0.0 if kept else 1.0)
+    if batch is None:
+        return Recipe(())
     accumulation = int(options.get("gradient_accumulation_steps", 1))
     before = int(options.get("train_batch_size", 1)) * accumulation
-    if {"train_batch_size", "gradient_accumulation_steps", "max_train_steps"} & chosen_by_user:
-        return Recipe(())
-    together = _images_a_step(options, buckets, epochs, gpus, before)
-    batch = max(1, together // gpus.count)
-    if batch * gpus.count == before and accumulation == 1:
-        return Recipe(())
-    seen = sum(bucket.images for bucket in buckets) * epochs
-    choices = [
-        Choice(
-            "train_batch_size",
-            batch,
-            f"{batch * gpus.count} images a step instead of {before} fill the GPU and fit {gpus.memory_gib:.0f} GiB; "
-            f"all {seen:.0f} images are still seen, in {math.ceil(seen / (batch * gpus.count))} steps",
-        )
-    ]
+    reason = f"a step of {batch} images instead of {before} fits {gpus.memory_gib:.0f} GiB and trains more a second"
+    choices = [Choice("train_batch_size", batch, reason)]
     if accumulation > 1:
         choices.append(Choice("gradient_accumulation_steps", 1, "they fit at once"))
+    if warm_up := int(options.get("lr_warmup_steps") or 0):
+        fewer = max(1, round(warm_up * before / batch))
+        choices.append(Choice("lr_warmup_steps", fewer, "as many images as before"))
     if scale_learning_rate:
-        choices += _scaled_rates(options, chosen_by_user, batch * gpus.count / before)
+        choices += _scaled_rates(options, batch / before)
     return Recipe(tuple(choices))
 
 
-def _images_a_step(
-    options: Mapping[str, Any], buckets: Sequence[Filled], epochs: float, gpus: Gpus, before: int
-) -> int:
+def _larger_batch(
+    options: Mapping[str, Any],
+    buckets: Sequence[Filled],
+    epochs: float,
+    memory: float,
+    kind: str,
+    again: float,
+) -> int | None:
+    """The largest that is not too large, None where none pays."""
+    own, accumulation = (int(options.get(n, 1)) for n in ("train_batch_size", "gradient_accumulation_steps"))
+    before = own * accumulation
     images = sum(bucket.images for bucket in buckets)
     pixels = max((bucket.pixels for bucket in buckets), default=1024 * 1024)
-    best = before
-    for batch in BATCHES:
-        together = batch * gpus.count
-        if together <= before or together > MOST_TIMES_THE_BATCH * before:
-            continue
-        batches = sum(math.ceil(bucket.images / batch) for bucket in buckets)
-        if (
-            images * epochs / together >= LEAST_STEPS
-            and images >= LEAST_FILLED * batches * batch
-            and fits(options, batch, pixels, 1.0, gpus.memory_gib)
-        ):
-            best = together
-    return best
+
+    def batches(batch: int) -> int:
+        return sum(math.ceil(bucket.images / batch) for bucket in buckets)
+
+    def seconds(batch: int) -> float:
+        return batches(batch) * seconds_per_step(batch, pixels, again, kind, "plain")
+
+    possible = (
+        batch
+        for batch in BATCHES
+        if before < batch <= MOST_TIMES_THE_BATCH * before
+        and images * epochs >= LEAST_STEPS * batch
+        and images >= LEAST_FILLED * batches(batch) * batch
+        and fits(options, batch, pixels, again, memory)
+        and seconds(batch) <= MOST_OF_THE_TIME * seconds(own)
+    )
+    return max(possible, default=None)
 
 
-def _scaled_rates(options: Mapping[str, Any], chosen_by_user: frozenset[str], times: float) -> list[Choice]:
-    optimizer = str(options.get("optimizer_type") or "AdamW").lower()
-    if any(name in optimizer for name in RATE_KEPT_FOR):
-        return []
-    factor = math.sqrt(times)
+def _is_adam(options: Mapping[str, Any]) -> bool:
+    return str(options.get("optimizer_type") or "AdamW").lower() in ADAMS and not options.get(
+        "use_lion_optimizer"
+    )
+
+
+def _scaled_rates(options: Mapping[str, Any], times: float) -> list[Choice]:
     return [
-        Choice(
-            name, float(f"{rate * factor:.3g}"), f"{times:g} times the images a step: {rate:g} × √{times:g}"
-        )
+        Choice(name, float(f"{rate * times**RATE_GROWS_BY:.3g}"), f"{rate:g} × {times:g}^{RATE_GROWS_BY}")
         for name in ("learning_rate", "unet_lr", "text_encoder_lr")
-        if name not in chosen_by_user and isinstance(rate := options.get(name), int | float)
+        if isinstance(rate := options.get(name), int | float)
     ]
 
 

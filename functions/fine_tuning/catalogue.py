@@ -316,9 +316,9 @@ _PLAN = {
         "No price of the instance type is known, so the cost cannot be quoted; an error where there is a budget.",
         "Name another instance type, or set no budget.",
     ),
-    "recipe-suggested": _note(
-        "The GPU has room for more images at a time, which would train the same images in less time.",
-        "Put the options of the message into `config` to try it; a larger batch changes what is learned.",
+    "recipe-chosen": _note(
+        "More images a step than the preset's take less time on this GPU, so that many are shown, at a rate that belongs to it.",
+        'Put "recipe": {"scale_batch": false} into the manifest to keep the preset\'s; a batch, rate or steps of your own stay.',
     ),
     "recipe-fitted": _note(
         "The preset needs more GPU memory than there is, so that it is trained in a way that needs less.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ class Configuration:
         layers: the options of the manifest, the TOML and the preset, each judged, the weightiest first.
         hub_model: a hub id that the TOML names as its base model, if it does.
         preferred_captions: the extension of the captions that count where an image has several.
+        chosen: options that larger_batch.py put into the preset's place.
+        epochs: those that are planned where nobody says how long; None where the batch decides about them.
     """
 
     values: dict[str, Any]
@@ -43,6 +45,8 @@ class Configuration:
     hub_model: str | None
     findings: tuple[Finding, ...]
     preferred_captions: str = CAPTION_EXTENSION
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int | None = None
 
 
 def resolve(

@@ -40,6 +40,14 @@ class DeclaredFile:
 
 
 @dataclass(frozen=True)
+class RecipeWishes:
+    """What the application may choose beyond the preset, where nobody sets it."""
+
+    scale_batch: bool = True
+    scale_learning_rate: bool = True
+
+
+@dataclass(frozen=True)
 class Manifest:
     """An accepted manifest with its defaults filled in. `document` is what the user wrote."""
 
@@ -57,6 +65,7 @@ class Manifest:
     base_model: str | None = None
     validation_split: float | None = None
     validation_patience: int = 5
+    recipe: RecipeWishes = RecipeWishes()
     privacy: bool = False
     licence: str | None = None
     force: bool = False
@@ -71,6 +80,7 @@ class Manifest:
         for name in ("sample_prompts", "instance_types"):
             given[name] = tuple(given.get(name, ()))
         given["files"] = tuple(DeclaredFile(**declared) for declared in given.get("files", ()))
+        given["recipe"] = RecipeWishes(**given.get("recipe", {}))
         return cls(document=document, **given)
 
 

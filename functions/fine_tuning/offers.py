@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fine_tuning import buckets, instances, memory_fit, quote, recipe
+from fine_tuning import buckets, instances, larger_batch, memory_fit, quote
 from fine_tuning.configuration import Configuration
 from fine_tuning.findings import Finding, error, note, warning
 from fine_tuning.ladder import Offer
 from fine_tuning.limits import Limits, budget
-from fine_tuning.manifest import Manifest
+from fine_tuning.manifest import Manifest, RecipeWishes
 from fine_tuning.quote import Quote
 from fine_tuning.run import MANIFEST_NAME
 from fine_tuning.schedule import Schedule, schedule
@@ -42,7 +42,9 @@ def offers(
         return quote.quote(name, steps, images, resolution, values, limits.prices, limits.corrections)
 
     def offer(name: str) -> Offer:
-        length, notes = schedule(configuration.layers, per_epoch, accumulation, quote.gpus(name))
+        length, notes = schedule(
+            configuration.layers, per_epoch, accumulation, quote.gpus(name), configuration.epochs
+        )
         quoted = quoted_for(name, length.total_steps)
         runtime = quote.max_runtime_seconds(quoted, limits.max_runtime_seconds, budget(manifest, limits))
         others = [quoted_for(other, length.total_steps) for other in _alternatives(values, pixels, name)]
@@ -59,39 +61,34 @@ def offers(
 
 
 def fitted(
-    configuration: Configuration, filled: Sequence[buckets.Bucket], instance_types: Sequence[str]
-) -> tuple[Configuration, list[Finding]]:
-    """The recipe made to fit the smallest of these GPUs, and what would use it better; what the user set stays."""
-    by_user = frozenset(name for layer in configuration.layers[:2] for name in layer)
-    pixels = max(bucket.size[0] * bucket.size[1] for bucket in filled)
-    values, told = memory_fit.adapt(configuration.values, by_user, pixels, instance_types)
-    fitted_configuration = replace(configuration, values=values)
-    return fitted_configuration, [*told, *_suggested(fitted_configuration, by_user, filled, instance_types)]
-
-
-def _suggested(
     configuration: Configuration,
-    by_user: frozenset[str],
+    wishes: RecipeWishes,
     filled: Sequence[buckets.Bucket],
     instance_types: Sequence[str],
-) -> list[Finding]:
-    """A larger batch where the GPU has room. Not chosen for the user: it changes what is learned."""
-    known = [found for name in instance_types if (found := instances.find(name))]
-    if not known:
-        return []
+    kept: Mapping[str, Any] | None = None,
+) -> tuple[Configuration, list[Finding]]:
+    """The recipe that uses the smallest of these GPUs well, or is made to fit it; what the user set stays.
+
+    Args:
+        kept: what was chosen for the run that is retried; it is chosen again.
+    """
+    by_user = frozenset(name for layer in configuration.layers[:2] for name in layer)
     values = configuration.values
-    least = recipe.Gpus(known[0].gpus, min(instance.memory_gib for instance in known))
     per_epoch = buckets.batches(filled, values.get("train_batch_size", 1))
-    accumulation = values.get("gradient_accumulation_steps", 1)
-    epochs = schedule(configuration.layers, per_epoch, accumulation, least.count)[0].epochs
-    shown = [recipe.Filled(bucket.size[0] * bucket.size[1], bucket.images) for bucket in filled]
-    better = recipe.learning(values, by_user, shown, epochs, least).settings
-    if not better:
-        return []
-    options = ", ".join(f"{name} = {value}" for name, value in better.items())
-    message = f"The GPU has room for larger batches: with {options} the same images are seen in less time."
-    remedy = "Put these options into `config` to try it; the preset's batch is what was chosen for quality."
-    return [note("recipe-suggested", MANIFEST_NAME, message, remedy)]
+    # As many as with the preset's batch: images seen stay what they are.
+    epochs = schedule(
+        configuration.layers,
+        per_epoch,
+        values.get("gradient_accumulation_steps", 1),
+        quote.gpus(instance_types[0]),
+    )[0].epochs
+    chosen = kept
+    if chosen is None:
+        chosen = larger_batch.choose(values, by_user, wishes, filled, epochs, instance_types)
+    pixels = max(bucket.size[0] * bucket.size[1] for bucket in filled)
+    changed, told = memory_fit.adapt({**values, **chosen}, by_user, pixels, instance_types)
+    found = replace(configuration, values=changed, chosen=dict(chosen), epochs=epochs if chosen else None)
+    return found, [*larger_batch.told(values, chosen), *told]
 
 
 def _alternatives(values: Mapping[str, Any], pixels: int, instance_type: str) -> list[str]:

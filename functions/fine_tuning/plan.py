@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,12 +59,14 @@ def plan(
     toml: bytes | None,
     found: Sequence[Finding],
     limits: Limits,
+    kept: Mapping[str, Any] | None = None,
 ) -> Decision:
     """Judges a dataset whose files were all inspected.
 
     Args:
         files: every file of the inventory; `found`: what inspection says of them.
         toml: content of the user's configuration in the inventoried version, None without one.
+        kept: `recipe` of the plan of the run that is retried with the same files.
     """
     configuration = resolve(manifest, toml, limits.kohya_version, limits.instance_types)
     captions = configuration.preferred_captions
@@ -85,7 +87,7 @@ def plan(
         return Decision(tuple(in_order(findings)))
     if not layout.images or model is None:
         return Decision(tuple(in_order(findings)))
-    return _decide(run, manifest, layout, configuration, model, options, filled, findings, limits)
+    return _decide(run, manifest, layout, configuration, model, options, filled, findings, limits, kept)
 
 
 def _decide(
@@ -98,8 +100,10 @@ def _decide(
     filled: list[buckets.Bucket],
     findings: list[Finding],
     limits: Limits,
+    kept: Mapping[str, Any] | None,
 ) -> Decision:
-    configuration, told = fitted(configuration, filled, manifest.instance_types or limits.instance_types)
+    instance_types = manifest.instance_types or limits.instance_types
+    configuration, told = fitted(configuration, manifest.recipe, filled, instance_types, kept)
     images = sum(len(folder.images) for folder in layout.folders)
     offered = offers(manifest, configuration, filled, images, options.resolution, limits)
     kept, said = ladder.choose(offered)
@@ -159,6 +163,7 @@ def _document(
         "validation_patience": manifest.validation_patience,
         "seed": values.get("seed", 1234),
         # The preset's options may be carried out differently on the machine found; these may not.
+        "recipe": dict(configuration.chosen),
         "chosen_by_user": sorted({*configuration.layers[0], *configuration.layers[1]}),
     }
 

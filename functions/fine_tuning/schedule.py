@@ -24,7 +24,11 @@ class Schedule:
 
 
 def schedule(
-    layers: Sequence[Mapping[str, Any]], batches_per_epoch: int, accumulation: int, processes: int = 1
+    layers: Sequence[Mapping[str, Any]],
+    batches_per_epoch: int,
+    accumulation: int,
+    processes: int = 1,
+    epochs_planned: int | None = None,
 ) -> tuple[Schedule, list[Finding]]:
     """The steps to train.
 
@@ -36,6 +40,7 @@ def schedule(
         accumulation: batches of a process that make a step.
         processes: one a GPU; they share the batches, the last ones filled up (train_network.py: the length of
             the data loader after accelerator.prepare).
+        epochs_planned: where no layer says a length; by default as many as make no more than TARGET_STEPS.
     """
     per_epoch = math.ceil(math.ceil(batches_per_epoch / processes) / accumulation)
     for layer in layers:
@@ -43,7 +48,7 @@ def schedule(
             return Schedule(epochs * per_epoch, epochs), []
         if (steps := layer.get("max_train_steps")) is not None:
             return Schedule(steps, math.ceil(steps / per_epoch)), []
-    epochs = max(1, min(PLANNED_EPOCHS, TARGET_STEPS // per_epoch))
+    epochs = epochs_planned or max(1, min(PLANNED_EPOCHS, TARGET_STEPS // per_epoch))
     planned = Schedule(epochs * per_epoch, epochs)
     is_cut = epochs != PLANNED_EPOCHS
     because = f", because {PLANNED_EPOCHS} would exceed {TARGET_STEPS} steps" if is_cut else ""

@@ -35,52 +35,79 @@ def test_the_memory_model_meets_every_measured_peak_within_a_tenth(row: dict[str
     assert predicted == pytest.approx(row["peak_gib"], rel=0.1)
 
 
-def test_a_batch_grows_to_what_the_smallest_gpu_holds_and_the_rate_with_its_root() -> None:
-    chosen = recipe.learning(CHARACTER, NOBODY, square(640), 10, Gpus(1, 22.0)).settings
-    assert chosen == {"train_batch_size": 16, "learning_rate": 2e-4}
+def learned(options: dict[str, Any], *by_user: str, **changed: Any) -> dict[str, Any]:
+    given = {"buckets": square(640), "epochs": 10, "gpus": Gpus(1, 22.0), "kind": "H100", **changed}
+    return recipe.learning(options, frozenset(by_user), **given).settings
+
+
+def test_a_batch_grows_as_far_as_was_compared_and_the_rate_with_it() -> None:
+    grown = {"train_batch_size": 8, "learning_rate": pytest.approx(1e-4 * 2**0.75, rel=0.01)}
+    assert learned(CHARACTER) == grown
+    assert learned(CHARACTER, gpus=Gpus(1, 139.8)) == grown
+
+
+def test_a_batch_grows_no_further_than_the_gpu_has_room() -> None:
+    needed = recipe.memory_gib(CHARACTER, 6, MEGAPIXEL, 1.0, "plain")
+    assert learned(CHARACTER, gpus=Gpus(1, needed + 2))["train_batch_size"] == 6
+    assert learned(CHARACTER, gpus=Gpus(1, 10.0)) == {}
+
+
+def test_a_user_without_checkpointing_is_given_what_fits_without() -> None:
+    without = {**CHARACTER, "gradient_checkpointing": False}
+    assert learned(without, "gradient_checkpointing", gpus=Gpus(1, 44.5)) == {}
+    assert learned(without, gpus=Gpus(1, 44.5))["train_batch_size"] == 8
 
 
 def test_the_rate_can_be_left_as_it_is() -> None:
-    chosen = recipe.learning(CHARACTER, NOBODY, square(640), 10, Gpus(1, 22.0), scale_learning_rate=False)
-    assert chosen.settings == {"train_batch_size": 16}
+    assert learned(CHARACTER, scale_learning_rate=False) == {"train_batch_size": 8}
 
 
-def test_a_rate_that_the_user_set_stays() -> None:
-    chosen = recipe.learning(CHARACTER, frozenset({"learning_rate"}), square(640), 10, Gpus(1, 22.0))
-    assert chosen.settings == {"train_batch_size": 16}
+@pytest.mark.parametrize("name", sorted(recipe.BELONG_TO_THE_BATCH))
+def test_nothing_is_changed_under_a_user_who_set_batch_rate_or_steps(name: str) -> None:
+    assert learned(CHARACTER, name) == {}
 
 
-@pytest.mark.parametrize("name", ["train_batch_size", "gradient_accumulation_steps", "max_train_steps"])
-def test_nothing_is_changed_under_a_user_who_counts_in_steps(name: str) -> None:
-    assert recipe.learning(CHARACTER, frozenset({name}), square(640), 10, Gpus(1, 80.0)).choices == ()
+def test_every_rate_and_the_warm_up_follow_the_batch() -> None:
+    options = {**CHARACTER, "unet_lr": 2e-4, "text_encoder_lr": 1e-5, "lr_warmup_steps": 50}
+    chosen = learned(options)
+    assert chosen["lr_warmup_steps"] == 25
+    for name in ("learning_rate", "unet_lr", "text_encoder_lr"):
+        assert chosen[name] == pytest.approx(options[name] * 2**0.75, rel=0.01)
 
 
-def test_more_memory_does_not_change_what_is_learned_beyond_the_compared_span() -> None:
-    small = recipe.learning(CHARACTER, NOBODY, square(640), 10, Gpus(1, 22.0)).settings
-    assert recipe.learning(CHARACTER, NOBODY, square(640), 10, Gpus(1, 139.8)).settings == small
+def test_a_batch_of_several_accumulated_ones_becomes_one() -> None:
+    options = {**CHARACTER, "train_batch_size": 2, "gradient_accumulation_steps": 2}
+    chosen = learned(options)
+    assert (chosen["train_batch_size"], chosen["gradient_accumulation_steps"]) == (8, 1)
 
 
 def test_a_short_run_keeps_enough_steps() -> None:
-    chosen = recipe.learning(CHARACTER, NOBODY, square(100), 9, Gpus(1, 22.0)).settings
-    assert chosen["train_batch_size"] == 8  # 900 images: 112 steps, where 12 images a step would make 75
+    assert learned(CHARACTER, buckets=square(160))["train_batch_size"] == 8  # 1,600 images, 200 steps
+    assert learned(CHARACTER, buckets=square(159))["train_batch_size"] == 6
+    assert learned(CHARACTER, buckets=square(100)) == {}
 
 
 def test_a_batch_is_not_made_larger_than_its_buckets() -> None:
-    buckets = [Filled(MEGAPIXEL, 8) for _ in range(20)]
-    assert recipe.learning(CHARACTER, NOBODY, buckets, 20, Gpus(1, 80.0)).settings["train_batch_size"] == 8
+    assert learned(CHARACTER, buckets=[Filled(MEGAPIXEL, 6)] * 40)["train_batch_size"] == 8
+    assert learned(CHARACTER, buckets=[Filled(MEGAPIXEL, 5)] * 40)["train_batch_size"] == 6
 
 
-def test_several_gpus_share_the_images_of_a_step() -> None:
-    chosen = recipe.learning(CHARACTER, NOBODY, square(640), 10, Gpus(4, 39.4)).settings
-    assert chosen["train_batch_size"] == 4
-    assert chosen["learning_rate"] == 2e-4  # 16 images a step instead of 4
+def test_several_gpus_multiply_the_images_of_a_step_by_themselves() -> None:
+    assert learned(CHARACTER, gpus=Gpus(2, 79.1)) == {}
 
 
-@pytest.mark.parametrize("optimizer", ["Prodigy", "DAdaptAdam", "Adafactor", "AdamWScheduleFree"])
-def test_optimizers_that_find_their_own_rate_keep_it(optimizer: str) -> None:
-    options = {**CHARACTER, "optimizer_type": optimizer}
-    chosen = recipe.learning(options, NOBODY, square(640), 10, Gpus(1, 39.4)).settings
-    assert set(chosen) == {"train_batch_size"}
+@pytest.mark.parametrize("kind", sorted(FIGURES["gpus"]))
+def test_a_batch_grows_only_where_that_saves_time(kind: str) -> None:
+    before, after = (64 // n * recipe.seconds_per_step(n, MEGAPIXEL, 1.0, kind, "plain") for n in (4, 8))
+    assert (learned(CHARACTER, kind=kind) != {}) is (after <= 0.9 * before)
+    assert (learned(CHARACTER, kind=kind) != {}) is (kind in ("H100", "H200"))
+
+
+@pytest.mark.parametrize("optimizer", ["Prodigy", "DAdaptAdam", "Adafactor", "AdamWScheduleFree", "Lion"])
+def test_optimizers_for_which_the_rule_was_not_made_keep_their_batch(optimizer: str) -> None:
+    assert learned({**CHARACTER, "optimizer_type": optimizer}) == {}
+    assert learned({**CHARACTER, "use_lion_optimizer": True}) == {}
+    assert learned({**CHARACTER, "optimizer_type": "AdamW8bit"})["train_batch_size"] == 8
 
 
 def test_insides_are_computed_again_only_where_memory_demands_it() -> None:
@@ -123,7 +150,7 @@ def test_captions_that_change_are_not_cached() -> None:
 
 def test_every_choice_has_a_reason() -> None:
     every = recipe.execution({}, NOBODY, MEGAPIXEL, Gpus(2, 22.0), 8).choices
-    every += recipe.learning(CHARACTER, NOBODY, square(640), 10, Gpus(1, 22.0)).choices
+    every += recipe.learning(CHARACTER, NOBODY, square(640), 10, Gpus(1, 22.0), "H100").choices
     assert all(choice.reason for choice in every)
     assert len(recipe.Recipe(every).lines()) == len(every)
 

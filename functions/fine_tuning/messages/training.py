@@ -90,6 +90,7 @@ def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Me
             f"Instance: {instance}{ladder}",
             f"Quote: {duration(plan['estimated_seconds'])}, {money(plan['estimated_cost_usd'])}",
             *_range(plan, report.get("quote")),
+            *(f"Recipe: {finding.message}" for finding in findings if finding.code == "recipe-chosen"),
             f"Limit: the job is ended after {duration(plan['max_runtime_seconds'])}",
             f"Run: {run.run_id}",
         ],

@@ -27,7 +27,8 @@ def plan_run(
     manifest = read_manifest(run, objects)
     files, findings = _results(result_keys, objects)
     findings += _base_model_missing(run, manifest, objects)
-    findings += _differs_from_first(run, files, objects)
+    differs, kept = _of_first(run, files, objects)
+    findings += differs
     limits = Limits(
         kohya_version=settings.kohya_version,
         instance_types=settings.instance_types,
@@ -37,7 +38,7 @@ def plan_run(
         prices=settings.prices,
         corrections=own_runs.corrections(records.newest_completed()),
     )
-    decision = plan.plan(run, manifest, files, _toml(run, files, objects), findings, limits)
+    decision = plan.plan(run, manifest, files, _toml(run, files, objects), findings, limits, kept)
     objects.write_document(run.report_key, plan.report(decision))
     if decision.plan is None or decision.config is None:
         return {"decision": "rejected", "plan": None, "ladder": [], "budget_usd": None}
@@ -73,21 +74,29 @@ def _toml(run: Run, files: Sequence[InspectedFile], objects: Objects) -> bytes |
     return objects.read(run.dataset_prefix + TOML_NAME, version)
 
 
-def _differs_from_first(run: Run, files: Sequence[InspectedFile], objects: Objects) -> list[Finding]:
-    """A retry whose files are others than the first run's begins anew: the trainer finds no checkpoint of them."""
+def _of_first(
+    run: Run, files: Sequence[InspectedFile], objects: Objects
+) -> tuple[list[Finding], dict[str, Any] | None]:
+    """What a retry takes over of the first run's plan: the recipe chosen then, so that a checkpoint of it is continued.
+
+    With other files it begins anew: the trainer finds no checkpoint of them.
+    """
     if run.retries is None:
-        return []
+        return [], None
+    first = replace(run, run_id=run.retries)
     try:
-        before = from_lines(objects.read(replace(run, run_id=run.retries).inventory_key))
+        before = from_lines(objects.read(first.inventory_key))
+        plan_before = objects.read_document(first.plan_key)
     except ObjectMissingError:
-        return []  # it ended before it was planned
+        return [], None  # it ended before it was planned
     if {(file.path, file.sha256) for file in before} == {(file.path, file.sha256) for file in files}:
-        return []
+        # A plan from before there was a choice chose nothing.
+        return [], plan_before.get("recipe", {})
     message = (
         f"The files are others than those of the run {run.retries}, so no checkpoint of it is continued."
     )
     remedy = "Nothing to do, or put the files back and retry again."
-    return [warning("retry-differs", "", message, remedy)]
+    return [warning("retry-differs", "", message, remedy)], None
 
 
 def _base_model_missing(run: Run, manifest: Manifest, objects: Objects) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 
 import plan_run
@@ -11,6 +12,7 @@ import retry_run
 import take_inventory
 from inspect_shard import handler as inspect_shard
 
+from fine_tuning import recipe
 from fine_tuning.aws import deployment
 from fine_tuning.errors import NotRetriableError, RunUnknownError
 from tests.functions_data import BUCKET, RUN, dropped, image_bytes
@@ -103,6 +105,41 @@ def test_given_other_files_than_before_then_the_retry_says_that_it_begins_anew(
     assert given["OutputS3ModelLocation"] == f"s3://{BUCKET}/runs/{second}/output/"
     report = json.loads(stack.read(f"runs/{second}/report.json"))
     assert ("retry-differs" in [f["code"] for f in report["findings"]]) is changed
+
+
+@pytest.mark.parametrize(
+    ("before", "changed", "batch"), [("chosen", False, 8), ("chosen", True, 4), ("older than choices", False, 4)]
+)
+def test_given_another_version_would_choose_otherwise_then_the_retry_keeps_the_recipe_of_its_checkpoints(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, before: str, changed: bool, batch: int
+) -> None:
+    from validate_manifest import handler as validate
+
+    stack.put("datasets/cats/160_cat/a.jpg", image_bytes())
+    stack.put("datasets/cats/160_cat/a.txt", b"a cat")
+    content = b'{"version": 1, "instance_types": ["ml.p5.4xlarge"]}'
+    version = stack.put("datasets/cats/manifest.json", content)
+    first = validate(dropped("datasets/cats/manifest.json", version), stack.context)["run_id"]
+    plan(stack, first)
+    document = json.loads(stack.read(f"runs/{first}/input/plan.json"))
+    assert document["recipe"]["train_batch_size"] == document["batch_size"] == 8
+    if before == "chosen":
+        monkeypatch.setattr(recipe, "MOST_TIMES_THE_BATCH", 1)
+    else:
+        del document["recipe"]
+        stack.put(f"runs/{first}/input/plan.json", json.dumps(document).encode())
+    deployment.deployment(None).records.advance(first, "FAILED")
+    if changed:
+        stack.put("datasets/cats/160_cat/a.txt", b"another cat")
+
+    second = retry(stack, first)
+    plan(stack, second)
+
+    config = tomllib.loads(stack.read(f"runs/{second}/input/config.toml").decode())
+    assert config["train_batch_size"] == batch
+    assert config["max_train_steps"] == 1600 // batch
+    if batch == 8:
+        assert stack.read(f"runs/{second}/input/config.toml") == stack.read(f"runs/{first}/input/config.toml")
 
 
 def plan(stack: Stack, run_id: str) -> dict[str, list[dict[str, list[dict[str, str]]]]]:

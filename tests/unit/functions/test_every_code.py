@@ -210,7 +210,9 @@ CASES: Mapping[str, list[Case]] = {
         Case(manifest={"instance_types": ["ml.x9.large"]}, severity="warning"),
         Case(manifest={"instance_types": ["ml.x9.large"], "max_cost_usd": 5}, severity="error"),
     ],
-    "recipe-suggested": [option(max_train_epochs=300)],
+    "recipe-chosen": [
+        Case(manifest={"instance_types": ["ml.p5.4xlarge"], "config": {"max_train_epochs": 300}})
+    ],
     "recipe-fitted": [option(resolution="2048,2048", max_bucket_reso=2048, network_dim=256)],
     "gpu-memory-exceeded": [option(train_batch_size=64)],
     "budget-exceeded": [Case(manifest={"max_cost_usd": 0.001})],

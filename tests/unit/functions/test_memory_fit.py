@@ -65,17 +65,6 @@ def test_a_rung_that_is_too_small_is_left_out() -> None:
     assert codes(decide(instance_types=[SMALL], config=config)) == ["gpu-memory-exceeded"]
 
 
-def test_a_larger_batch_is_suggested_with_its_rate_and_left_to_the_user() -> None:
-    files = [file(f"20_x/{n}.jpg") for n in range(30)] + [file(f"20_x/{n}.txt") for n in range(30)]
-    decision = decide(files)
-    assert decision.config is not None
-    (suggested,) = [finding for finding in decision.findings if finding.code == "recipe-suggested"]
-    assert "train_batch_size = 16" in suggested.message
-    assert "unet_lr = " in suggested.message or "learning_rate = " in suggested.message
-    assert decision.config["train_batch_size"] == 4
-    assert "recipe-suggested" not in codes(decide(files, config={"train_batch_size": 4}), "note")
-
-
 @pytest.mark.parametrize("budget", [1.0, 1.5, 2.5])
 def test_a_budget_names_the_change_that_would_fit_it(budget: float) -> None:
     files = [file(f"20_x/{n}.jpg") for n in range(30)] + [file(f"20_x/{n}.txt") for n in range(30)]

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fine_tuning import console, failure, messages
+from fine_tuning import console, failure, larger_batch, messages
 from fine_tuning.findings import error, warning
 from fine_tuning.messages import Message
 from fine_tuning.run import Run
@@ -184,6 +184,16 @@ CASES: dict[str, Callable[[], Message]] = {
             "rung": {"number": 2, "of": 3},
         },
         {"findings": []},
+    ),
+    "started-with-a-recipe": lambda: messages.started(
+        RUN,
+        {"plan": PLAN, "image": IMAGE},
+        {
+            "findings": [
+                finding.as_document()
+                for finding in larger_batch.told({"train_batch_size": 4}, {"train_batch_size": 8})
+            ]
+        },
     ),
     "started-with-warnings": lambda: messages.started(RUN, {"plan": PLAN, "image": IMAGE}, warnings(12)),
     "progress": lambda: messages.progress(RUN, {"observation": HALFWAY, "milestone": 50}),

@@ -1,0 +1,140 @@
+"""The preset's batch grows where every GPU of the ladder has room, never the user's, and everything follows it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from fine_tuning import plan
+from fine_tuning.manifest import Manifest
+from fine_tuning.plan import Decision
+from tests.functions_data import RUN, file
+from tests.unit.functions.test_plan import LIMITS, codes
+from tests.unit.functions.test_plan import decide as decided
+
+LANDSCAPES = [file(f"20_x/{n}.{kind}", 640, 480) for n in range(10) for kind in ("jpg", "txt")]
+FILES = LANDSCAPES + [file(f"20_x/{n}.{kind}") for n in range(10, 31) for kind in ("jpg", "txt")]
+KEPT = {"recipe": {"scale_batch": False}}
+LARGE = "ml.p5.4xlarge"  # an H100: a step of 8 images takes hardly longer there than one of 4
+
+
+def decide(*given: Any, **keys: Any) -> Decision:
+    return decided(*given, **{"instance_types": [LARGE], **keys})
+
+
+def config(decision: Decision) -> dict[str, Any]:
+    assert decision.config is not None
+    return decision.config
+
+
+def test_plan_steps_buckets_and_quote_are_those_of_the_larger_batch() -> None:
+    grown, before = decide(FILES), decide(FILES, **KEPT)
+    assert grown.plan is not None
+    assert grown.summary is not None
+    assert grown.quote is not None
+    assert before.quote is not None
+    assert grown.plan["batch_size"] == config(grown)["train_batch_size"] == 8
+    assert grown.plan["recipe"] == {"train_batch_size": 8, "learning_rate": config(grown)["learning_rate"]}
+    assert config(grown)["learning_rate"] == pytest.approx(1e-4 * 2**0.75, rel=0.01)
+    steps = 10 * (math.ceil(200 / 8) + math.ceil(420 / 8))
+    assert grown.plan["total_steps"] == grown.summary["total_steps"] == config(grown)["max_train_steps"] == steps
+    assert [bucket["batches"] for bucket in plan.report(grown)["plan"]["buckets"]] == [53, 25]
+    assert grown.quote.seconds < before.quote.seconds
+
+
+def test_what_was_chosen_is_told_with_the_way_back() -> None:
+    (told,) = [finding for finding in decide(FILES).findings if finding.code == "recipe-chosen"]
+    assert told.severity == "note"
+    assert "train_batch_size = 8, not 4" in told.message
+    assert "learning_rate = 0.000168, not 0.0001" in told.message
+    kept = decide(FILES, **KEPT)
+    assert '"recipe": {"scale_batch": false}' in told.remedy
+    assert codes(kept, "note") == ["steps-planned"]
+    assert config(kept)["train_batch_size"] == 4
+    assert config(kept)["learning_rate"] == 1e-4
+    assert kept.plan is not None
+    assert kept.plan["recipe"] == {}
+
+
+def test_the_rate_alone_can_be_kept() -> None:
+    decision = decide(FILES, recipe={"scale_learning_rate": False})
+    assert (config(decision)["train_batch_size"], config(decision)["learning_rate"]) == (8, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("train_batch_size", 4),
+        ("gradient_accumulation_steps", 1),
+        ("learning_rate", 1e-4),
+        ("unet_lr", 5e-5),
+        ("max_train_steps", 2000),
+        ("lr_warmup_steps", 10),
+        ("optimizer_type", "Lion"),
+    ],
+)
+@pytest.mark.parametrize("in_toml", [False, True])
+def test_what_the_user_set_stays_with_the_batch_that_it_was_meant_for(
+    name: str, value: Any, in_toml: bool
+) -> None:
+    written = f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
+    decision = decide(FILES, written.encode()) if in_toml else decide(FILES, config={name: value})
+    assert "recipe-chosen" not in codes(decision, "note")
+    values = config(decision)
+    assert values[name] == value
+    assert values["train_batch_size"] == 4
+    assert values["learning_rate"] == 1e-4
+
+
+def test_epochs_of_the_user_are_kept_with_fewer_steps() -> None:
+    decision = decide(FILES, config={"max_train_epochs": 30})
+    assert decision.plan is not None
+    assert (decision.plan["epochs"], decision.plan["total_steps"]) == (30, 30 * 78)
+
+
+def test_a_large_dataset_is_not_shown_more_often_because_its_steps_became_fewer() -> None:
+    files = [file(f"100_x/{n}.{kind}") for n in range(100) for kind in ("jpg", "txt")]
+    grown, before = decide(files), decide(files, **KEPT)
+    assert grown.plan is not None
+    assert before.plan is not None
+    assert grown.plan["epochs"] == before.plan["epochs"] == 1
+    assert (grown.plan["total_steps"], before.plan["total_steps"]) == (1250, 2500)
+
+
+@pytest.mark.parametrize(
+    "instance_types",
+    [[LARGE, "ml.x9.large"], [LARGE, "ml.g5.12xlarge"], ["ml.p5.48xlarge"], ["ml.g5.2xlarge", LARGE]],
+)
+def test_where_a_gpu_is_not_known_or_there_are_several_or_it_gains_nothing_the_preset_stays(
+    instance_types: list[str],
+) -> None:
+    decision = decide(FILES, instance_types=instance_types)
+    assert config(decision)["train_batch_size"] == 4
+    assert "recipe-chosen" not in codes(decision, "note")
+
+
+@pytest.mark.parametrize("preset", ["sdxl-character", "sdxl-style", "sdxl-object"])
+def test_each_preset_grows_to_what_the_smallest_gpu_holds_and_its_warm_up_stays_as_many_images_long(
+    preset: str,
+) -> None:
+    ladder = [LARGE, "ml.g5.xlarge"]
+    grown, before = (config(decide(FILES, preset=preset, instance_types=ladder, **k)) for k in ({}, KEPT))
+    assert (before["train_batch_size"], grown["train_batch_size"]) in ((4, 8), (8, 16), (8, 12))
+    images_of_warm_up = [one.get("lr_warmup_steps", 0) * one["train_batch_size"] for one in (grown, before)]
+    assert images_of_warm_up[0] == images_of_warm_up[1]
+
+
+def test_the_recipe_of_the_original_sample_stays_what_it_is() -> None:
+    assert config(decide(FILES, preset="sample-2024"))["train_batch_size"] == 1
+
+
+@pytest.mark.parametrize("kept", [{}, {"train_batch_size": 6, "learning_rate": 1.5e-4}])
+def test_a_retry_is_given_the_recipe_of_the_first_run(kept: dict[str, Any]) -> None:
+    manifest = Manifest.from_document({"version": 1, "instance_types": [LARGE]})
+    decision = plan.plan(RUN, manifest, FILES, None, [], LIMITS, kept)
+    assert decision.plan is not None
+    assert decision.plan["recipe"] == kept
+    assert config(decision)["train_batch_size"] == kept.get("train_batch_size", 4)
+    assert config(decision)["learning_rate"] == kept.get("learning_rate", 1e-4)
