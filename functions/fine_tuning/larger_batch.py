@@ -43,7 +43,5 @@ def told(before: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[Finding]:
         "More images a step than the preset's take less time on this GPU; every image is seen as often as before: "
         f"{'; '.join(changed)}."
     )
-    remedy = (
-        'To keep the preset\'s, put "recipe": {"scale_batch": false} into the manifest; what `config` sets stays too.'
-    )
+    remedy = 'To keep the preset\'s, put "recipe": {"scale_batch": false} into the manifest; what `config` sets stays too.'
     return [note("recipe-chosen", MANIFEST_NAME, message, remedy)]

@@ -108,7 +108,8 @@ def test_given_other_files_than_before_then_the_retry_says_that_it_begins_anew(
 
 
 @pytest.mark.parametrize(
-    ("before", "changed", "batch"), [("chosen", False, 8), ("chosen", True, 4), ("older than choices", False, 4)]
+    ("before", "changed", "batch"),
+    [("chosen", False, 8), ("chosen", True, 4), ("older than choices", False, 4)],
 )
 def test_given_another_version_would_choose_otherwise_then_the_retry_keeps_the_recipe_of_its_checkpoints(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, before: str, changed: bool, batch: int

@@ -39,7 +39,9 @@ def test_plan_steps_buckets_and_quote_are_those_of_the_larger_batch() -> None:
     assert grown.plan["recipe"] == {"train_batch_size": 8, "learning_rate": config(grown)["learning_rate"]}
     assert config(grown)["learning_rate"] == pytest.approx(1e-4 * 2**0.75, rel=0.01)
     steps = 10 * (math.ceil(200 / 8) + math.ceil(420 / 8))
-    assert grown.plan["total_steps"] == grown.summary["total_steps"] == config(grown)["max_train_steps"] == steps
+    assert (
+        grown.plan["total_steps"] == grown.summary["total_steps"] == config(grown)["max_train_steps"] == steps
+    )
     assert [bucket["batches"] for bucket in plan.report(grown)["plan"]["buckets"]] == [53, 25]
     assert grown.quote.seconds < before.quote.seconds
 
