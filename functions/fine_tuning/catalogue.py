@@ -317,8 +317,10 @@ _PLAN = {
         "Name another instance type, or set no budget.",
     ),
     "recipe-chosen": _note(
-        "More images a step than the preset's take less time on this GPU, so that many are shown, at a rate that belongs to it.",
-        'Put "recipe": {"scale_batch": false} into the manifest to keep the preset\'s; a batch, rate or steps of your own stay.',
+        "More images a step than the preset's take less time on this GPU, so that many are shown, at a rate that "
+        "belongs to it.",
+        'Put "recipe": {"scale_batch": false} into the manifest to keep the preset\'s; a batch, rate or steps of your '
+        "own stay.",
     ),
     "recipe-fitted": _note(
         "The preset needs more GPU memory than there is, so that it is trained in a way that needs less.",

@@ -1,7 +1,7 @@
 """More images a step than the preset has, where that is faster and every GPU that the run may be given has room.
 
-recipe.py has the rule. Every image is still seen as often. Who sets batch, rate or steps keeps them, and a manifest with
-`"recipe": {"scale_batch": false}` keeps the preset's; docs/benchmarks.md compares what is learned.
+recipe.py has the rule. Every image is still seen as often. Who sets batch, rate or steps keeps them, and a manifest
+with `"recipe": {"scale_batch": false}` keeps the preset's; docs/benchmarks.md compares what is learned.
 """
 
 from __future__ import annotations
@@ -43,5 +43,8 @@ def told(before: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[Finding]:
         "More images a step than the preset's take less time on this GPU; every image is seen as often as before: "
         f"{'; '.join(changed)}."
     )
-    remedy = 'To keep the preset\'s, put "recipe": {"scale_batch": false} into the manifest; what `config` sets stays too.'
+    remedy = (
+        'To keep the preset\'s, put "recipe": {"scale_batch": false} into the manifest; what `config` sets '
+        "stays too."
+    )
     return [note("recipe-chosen", MANIFEST_NAME, message, remedy)]

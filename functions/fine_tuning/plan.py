@@ -100,10 +100,10 @@ def _decide(
     filled: list[buckets.Bucket],
     findings: list[Finding],
     limits: Limits,
-    kept: Mapping[str, Any] | None,
+    recipe: Mapping[str, Any] | None,
 ) -> Decision:
     instance_types = manifest.instance_types or limits.instance_types
-    configuration, told = fitted(configuration, manifest.recipe, filled, instance_types, kept)
+    configuration, told = fitted(configuration, manifest.recipe, filled, instance_types, recipe)
     images = sum(len(folder.images) for folder in layout.folders)
     offered = offers(manifest, configuration, filled, images, options.resolution, limits)
     kept, said = ladder.choose(offered)

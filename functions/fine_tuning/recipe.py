@@ -105,8 +105,8 @@ def learning(
         options: resolved, with the preset's `train_batch_size` and rates, which belong to each other.
         chosen_by_user: names of the options that the user set; they stay, and so does what hangs on them.
         epochs: how often every image is shown; images seen stay what they are.
-        gpus: the least memory of any GPU that the run may be given. Several multiply the images of a step by themselves,
-            so that the batch stays.
+        gpus: the least memory of any GPU that the run may be given. Several multiply the images of a step by
+            themselves, so that the batch stays.
         kind: the class of speed.json of the GPU that is tried first; a larger batch must be faster there.
 
     With a batch k times as large the rate grows by k^0.75: more than √k, which is right where the gradient's noise
