@@ -66,11 +66,13 @@ def main() -> int:
     parser.add_argument(
         "--fabricated", type=Path, help="a base model that an earlier call left in its --work"
     )
+    parser.add_argument("--only", default="", help="throughput or interrupted")
     given = parser.parse_args()
     work = given.work.absolute()
     shutil.rmtree(work, ignore_errors=True)
     bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
-    results = [result for group in (throughput, interrupted) for result in run_group(group, bench)]
+    wanted = [group for group in (throughput, interrupted) if given.only in ("", group.__name__)]
+    results = [result for group in wanted for result in run_group(group, bench)]
     given.out.mkdir(parents=True, exist_ok=True)
     told = {"machine": machine(), "results": [vars(result) for result in results]}
     (given.out / "two-gpus.json").write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")

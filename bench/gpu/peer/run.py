@@ -24,7 +24,8 @@ def main(script: str, folder: Path, pictures: str, steps: int, *arguments: str) 
     class Told(tqdm.auto.tqdm):  # type: ignore[type-arg]
         def update(self, n: float | None = 1) -> Any:
             done = super().update(n)
-            print(f"progress step={int(self.n)} total={steps} loss=0", flush=True)
+            # The bar itself leaves its line open.
+            print(f"\nprogress step={int(self.n)} total={steps} loss=0", flush=True)
             if self.n >= steps:
                 print(f"peak_gib={torch.cuda.max_memory_allocated() / 2**30:.2f}", flush=True)
                 os._exit(0)
