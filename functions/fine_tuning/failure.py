@@ -35,6 +35,8 @@ _STOPS = {
 _STOPPED_BY_THE_FLOW = "Read the training job's log in CloudWatch for what it was doing."
 _RUN_ANEW = "Nothing, or run it again."
 _LOOK_AT_THE_JOB = "Read the training job's log in CloudWatch."
+# What the container puts before the lines that SageMaker cuts anyway (container/kohya_trainer/failure.py).
+_EARLIER_LINES = "Before these:"
 _LOOK_AT_THE_EXECUTION = "Look at the execution in Step Functions; it shows every step."
 
 
@@ -137,4 +139,6 @@ def _parts(text: str) -> tuple[str, str | None, tuple[str, ...]]:
     if remedy is None and rest:
         remedy, *rest = rest
         remedy = remedy.removeprefix("What to do: ").removeprefix("Remedy: ")
+    if _EARLIER_LINES in rest:
+        rest = rest[: rest.index(_EARLIER_LINES)]
     return cause, remedy, tuple(rest)

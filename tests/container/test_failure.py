@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from kohya_trainer.errors import InvalidConfigurationError
-from kohya_trainer.failure import CLASSES, LINES_KEPT, classify, from_os_error, write_failure
+from kohya_trainer.failure import (
+    CLASSES,
+    EARLIER,
+    LINES_KEPT,
+    LONGEST_CAUSE,
+    SHOWN,
+    classify,
+    from_os_error,
+    write_failure,
+)
 
 LOGS = {
     "out-of-gpu-memory": [
@@ -43,6 +52,8 @@ LOGS = {
         "sdxl_train_network.py: error: argument --seed: invalid int value: 'x'",
         "AssertionError: network for Text Encoder cannot be trained with caching Text Encoder outputs",
         "ValueError: invalid literal for int() with base 10: '1e3'",
+        "TypeError: AdamW.__init__() got an unexpected keyword argument 'weight_decy'",
+        "TypeError: get_cosine_schedule_with_warmup() got multiple values for keyword argument 'num_warmup_steps'",
     ],
 }
 
@@ -91,12 +102,42 @@ def test_a_full_disk_outside_the_trainer_is_classified_too() -> None:
     assert from_os_error(OSError(28, "No space left on device")).kind == "disk-full"
 
 
+def written(path: Path, error: InvalidConfigurationError, lines: list[str]) -> str:
+    write_failure(path / "output" / "failure", error, lines)
+    return (path / "output" / "failure").read_text(encoding="utf-8")
+
+
 def test_the_file_begins_with_cause_and_remedy_within_what_sagemaker_shows(tmp_path: Path) -> None:
-    path = tmp_path / "output" / "failure"
-    error = InvalidConfigurationError("c" * 5000, "r" * 5000)
+    text = written(tmp_path, InvalidConfigurationError("c" * 5000, "r" * 5000), ["the last line"])
 
-    write_failure(path, error, [f"line {number}" for number in range(100)])
+    assert text[:SHOWN].splitlines()[:2] == ["c" * LONGEST_CAUSE, f"Remedy: {'r' * LONGEST_CAUSE}"]
+    assert len("AlgorithmError: ") + SHOWN + len(", exit code: 1") == 1024
 
-    text = path.read_text(encoding="utf-8")
-    assert "Remedy: r" in text[:1024]
-    assert text.splitlines()[-LINES_KEPT:] == [f"line {number}" for number in range(70, 100)]
+
+def test_sagemaker_shows_the_newest_of_the_last_lines(tmp_path: Path) -> None:
+    lines = [f"line {number:02} {'x' * 60}" for number in range(100)]
+
+    text = written(tmp_path, InvalidConfigurationError("It broke.", "Mend it."), lines)
+
+    shown, earlier = text.split(f"\n{EARLIER}\n")
+    assert shown.startswith("It broke.\nRemedy: Mend it.\n\n")
+    newest = shown.splitlines()[3:]
+    assert newest == lines[-len(newest) :]
+    assert SHOWN - 70 < len(shown) <= SHOWN
+    assert [*earlier.splitlines(), *newest] == lines[-LINES_KEPT:]
+
+
+def test_few_lines_stand_as_they_came_and_an_endless_one_is_cut(tmp_path: Path) -> None:
+    error = InvalidConfigurationError("It broke.", "Mend it.")
+
+    assert written(tmp_path, error, ["a", "", "b"]) == "It broke.\nRemedy: Mend it.\n\na\nb\n"
+    assert written(tmp_path, error, []) == "It broke.\nRemedy: Mend it.\n"
+    endless = written(tmp_path, error, ["a", "b" * 4000])
+    assert "bbb…\n" in endless[: SHOWN + 1]
+    assert endless.endswith(f"\n{EARLIER}\na\n{'b' * 4000}\n")
+
+
+def test_a_cause_of_several_lines_is_one_sentence(tmp_path: Path) -> None:
+    text = written(tmp_path, InvalidConfigurationError("It\n  broke.", "Mend\nit."), [])
+
+    assert text == "It broke.\nRemedy: Mend it.\n"

@@ -403,3 +403,10 @@ def test_a_long_mail_keeps_its_beginning_and_its_end() -> None:
     assert len(body) == 60
     assert body[0] == "line 0"
     assert body[-3:-1] == ["", "The build's log:"]
+
+
+def test_the_mail_quotes_the_newest_lines_and_not_those_before_them() -> None:
+    reason = "No data.\nRemedy: Add images.\n\nepoch 1\nno data found\nBefore these:\nepoch 0"
+    told = failure.of_flow({"stage": "WatchTraining", "error": "TrainingFailed", "cause": reason})
+    assert (told.cause, told.remedy) == ("No data.", "Add images.")
+    assert told.log_lines == ("epoch 1", "no data found")
