@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kohya_trainer.command import entry_point
+from kohya_trainer.keyword_arguments import describe_arguments
 from kohya_trainer.options import TABLES
 
 
@@ -59,6 +60,18 @@ def differences(parser: Mapping[str, Mapping[str, Any]], table: Mapping[str, Map
     return lines
 
 
+def argument_differences(
+    trainer: Mapping[str, Mapping[str, list[str]]], table: Mapping[str, Mapping[str, list[str]]]
+) -> list[str]:
+    """A line for each optimizer or scheduler whose keywords the trainer's packages and a table do not have alike."""
+    names = sorted({(option, name) for each in (trainer, table) for option in each for name in each[option]})
+    return [
+        f"{option} of {name}: {found} in the trainer's packages, {expected} in the table"
+        for option, name in names
+        if (found := trainer.get(option, {}).get(name)) != (expected := table.get(option, {}).get(name))
+    ]
+
+
 def main(version: str) -> int:
     """Prints the path of the table it wrote."""
     home = Path(os.environ["KOHYA_HOME"])
@@ -66,6 +79,7 @@ def main(version: str) -> int:
         "trainer": entry_point(home).name,
         "version": f"kohya_ss-{version}",
         "options": describe(trainer_parser(home)),
+        "arguments": describe_arguments(importlib.import_module("library.train_util")),
     }
     path = TABLES / f"kohya_ss-{version}.json"
     path.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from kohya_trainer.make_option_table import describe, differences, trainer_parser
+from kohya_trainer.keyword_arguments import OPTIMIZERS, describe_arguments
+from kohya_trainer.make_option_table import argument_differences, describe, differences, trainer_parser
 from kohya_trainer.options import TABLES, load_table
 
 REQUIREMENTS = TABLES.parent / "requirements"
@@ -57,7 +58,13 @@ def check_options(variables: Mapping[str, str]) -> Iterator[str]:
     parser = trainer_parser(Path(variables["KOHYA_HOME"]))
     # Through JSON, as the table went.
     found = json.loads(json.dumps(describe(parser)))
-    yield from differences(found, load_table(variables["KOHYA_VERSION"]).options)
+    table = load_table(variables["KOHYA_VERSION"])
+    yield from differences(found, table.options)
+    arguments = describe_arguments(importlib.import_module("library.train_util"))
+    if variables.get("TORCH_REQUIREMENTS"):  # another torch than the locked one, in an image for tests
+        for name in (name for name, place in OPTIMIZERS.items() if place.startswith("torch.")):
+            arguments["optimizer_args"][name] = table.arguments["optimizer_args"][name]
+    yield from argument_differences(arguments, table.arguments)
     for module in NETWORKS:
         importlib.import_module(module)
 

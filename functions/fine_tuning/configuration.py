@@ -87,6 +87,7 @@ def resolve(
     }
     findings += trainer_rules.judge(judged, written, kohya_version)
     findings += option_values.network_arguments(values, written.get("network_args", MANIFEST_NAME))
+    findings += _keyword_arguments(values, written, kohya_version)
     values |= {"caption_extension": CAPTION_EXTENSION, "save_model_as": "safetensors"}
     values.setdefault("seed", SEED)
     if values.get("validation_split"):
@@ -96,6 +97,18 @@ def resolve(
     return Configuration(
         values, tuple(layers), _hub_model(from_toml), tuple(findings), _preferred_captions(sources.values())
     )
+
+
+def _keyword_arguments(
+    values: Mapping[str, Any], written: Mapping[str, str], kohya_version: str
+) -> list[Finding]:
+    keywords = options.keywords(kohya_version)
+    findings: list[Finding] = []
+    for option, taker in trainer_rules.takers(values).items():
+        if known := {name.lower(): name for name in keywords[option]}.get(taker.lower()):
+            where = written.get(option, MANIFEST_NAME)
+            findings += option_values.keyword_arguments(option, known, keywords[option][known], values, where)
+    return findings
 
 
 @cache

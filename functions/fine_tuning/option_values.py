@@ -7,7 +7,7 @@ allocates them, or takes the lists apart with `split("=")` and `ast.literal_eval
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fine_tuning.findings import Finding, error, note, warning
@@ -163,6 +163,36 @@ def network_arguments(values: Mapping[str, Any], where: str) -> list[Finding]:
         except ValueError as cause:
             message = f"The argument {name} in network_args is '{text[:80]}': {cause}."
             findings.append(error("option-invalid", where, message, f"Give {name} another value."))
+    return findings
+
+
+# What the trainer hands over itself, and the option that it takes it from.
+_HANDED_OVER = {
+    "lr": "learning_rate",
+    "num_warmup_steps": "lr_warmup_steps",
+    "num_cycles": "lr_scheduler_num_cycles",
+    "power": "lr_scheduler_power",
+    "timescale": "lr_scheduler_timescale",
+}
+
+
+def keyword_arguments(
+    option: str, taker: str, keywords: Sequence[str], values: Mapping[str, Any], where: str
+) -> list[Finding]:
+    """Those in optimizer_args or lr_scheduler_args that the optimizer or scheduler does not take: the trainer stops at
+    them, once it has loaded and cached everything.
+    """
+    findings: list[Finding] = []
+    for name in arguments(values.get(option)):
+        if name in keywords:
+            continue
+        remedy = f"{taker} takes: {', '.join(keywords)}."
+        if name in _HANDED_OVER:
+            remedy = f"Remove it and set {_HANDED_OVER[name]} instead."
+        message = (
+            f"{taker} takes no argument '{name[:80]}', which {option} names.{did_you_mean(name, keywords)}"
+        )
+        findings.append(error("option-invalid", where, message, remedy))
     return findings
 
 

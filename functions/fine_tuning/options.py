@@ -36,6 +36,21 @@ class Option:
 @cache
 def table(kohya_version: str) -> Mapping[str, Option]:
     """Option name → Option, of a kohya_ss tag such as `v25.2.2`."""
+    declared: dict[str, dict[str, Any]] = _read(kohya_version)["options"]
+    return {
+        name: Option(name, one["type"], "nargs" in one, tuple(one.get("choices", ())))
+        for name, one in declared.items()
+    }
+
+
+def keywords(kohya_version: str) -> Mapping[str, Mapping[str, list[str]]]:
+    """{"optimizer_args" and "lr_scheduler_args": {optimizer or scheduler: the keywords that it takes}}."""
+    found: Mapping[str, Mapping[str, list[str]]] = _read(kohya_version)["arguments"]
+    return found
+
+
+@cache
+def _read(kohya_version: str) -> dict[str, Any]:
     file = _TABLES / f"kohya_ss-{kohya_version}.json"
     if not file.is_file():
         known = ", ".join(sorted(f.stem.removeprefix("kohya_ss-") for f in _TABLES.glob("*.json")))
@@ -43,11 +58,8 @@ def table(kohya_version: str) -> Mapping[str, Option]:
             f"There is no option table of kohya_ss {kohya_version}.",
             f"Deploy with KohyaVersion set to one of: {known}.",
         )
-    declared: dict[str, dict[str, Any]] = json.loads(file.read_bytes())["options"]
-    return {
-        name: Option(name, one["type"], "nargs" in one, tuple(one.get("choices", ())))
-        for name, one in declared.items()
-    }
+    content: dict[str, Any] = json.loads(file.read_bytes())
+    return content
 
 
 def check(

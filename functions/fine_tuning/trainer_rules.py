@@ -56,6 +56,14 @@ def effective_optimizer(values: Values) -> str:
     return str(values.get("optimizer_type") or "AdamW").lower()
 
 
+def takers(values: Values) -> dict[str, str]:
+    """To whom the trainer hands optimizer_args and lr_scheduler_args; where there is no schedule to nobody."""
+    optimizer = effective_optimizer(values)
+    if _sets_its_own_rate(values) or optimizer.endswith("schedulefree"):
+        return {"optimizer_args": optimizer}
+    return {"optimizer_args": optimizer, "lr_scheduler_args": str(values.get("lr_scheduler", "constant"))}
+
+
 def _sets_its_own_rate(values: Values) -> bool:
     """Adafactor with relative_step, its default, replaces learning rates and scheduler by its own."""
     if effective_optimizer(values) != "adafactor":
@@ -280,7 +288,7 @@ _IGNORED = (
             "with Adafactor's own rate",
             'Add "relative_step=False" to optimizer_args.',
         )
-        for name in ("unet_lr", "text_encoder_lr", "lr_scheduler")
+        for name in ("unet_lr", "text_encoder_lr", "lr_scheduler", "lr_scheduler_args")
     ),
     _ignored("max_train_steps", lambda v: v.get("max_train_epochs"), "beside max_train_epochs"),
     *(

@@ -208,6 +208,36 @@ def test_a_planned_option_that_the_parser_would_refuse_is_refused(
         checked_options({option: value}, load_table("v25.2.2"), older_layout=False)
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"optimizer_args": ["weight_decy=1"]}, "AdamW takes no weight_decy in optimizer_args, but amsgrad"),
+        ({"optimizer_type": "prodigy", "optimizer_args": ["lr=1"]}, "Prodigy takes no lr"),
+        ({"use_8bit_adam": True, "optimizer_args": ["fused=True"]}, "AdamW8bit takes no fused"),
+        ({"lr_scheduler": "cosine", "lr_scheduler_args": ["cycles=1"]}, "cosine takes no cycles"),
+    ],
+)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_argument_that_would_stop_the_trainer_is_refused_before_it_starts(
+    config: dict[str, Any], words: str, version: str
+) -> None:
+    with pytest.raises(InvalidConfigurationError, match=words):
+        checked_options(config, load_table(version), older_layout=True)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"optimizer_args": ["betas=(0.9, 0.99)"]},
+        {"optimizer_type": "somebody.elses.Optimizer", "optimizer_args": ["anything=1"]},
+        {"optimizer_type": "adafactor", "lr_scheduler_args": ["anything=1"]},
+        {"lr_scheduler_type": "StepLR", "lr_scheduler_args": ["step_size=5"]},
+    ],
+)
+def test_an_argument_of_what_no_table_knows_is_left_to_the_trainer(config: dict[str, Any]) -> None:
+    assert checked_options(config, load_table("v25.2.2"), older_layout=True) == (config, [])
+
+
 def test_options_that_reach_further_than_training_are_left_out() -> None:
     config = {
         "seed": 1,

@@ -275,7 +275,7 @@ def test_the_toml_may_name_a_hub_model_but_no_path() -> None:
 
 
 def test_the_configuration_is_written_as_toml() -> None:
-    values = resolve({"optimizer_args": ['a="b"']}).values
+    values = resolve({"optimizer_args": ['betas="b"']}).values
     assert tomllib.loads(configuration.as_toml(values).decode()) == values
 
 
@@ -347,6 +347,66 @@ def test_a_value_is_typed_as_the_trainers_own_parser_would(name: str, value: Any
 def test_a_value_that_the_trainer_cannot_work_with_is_an_error(name: str, value: Any) -> None:
     errors = [finding for finding in resolve({name: value}).findings if finding.severity == "error"]
     assert [finding.code for finding in errors] == ["option-invalid"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message", "remedy"),
+    [
+        (
+            {"optimizer_args": ["weight_decy=0.1"]},
+            "Did you mean 'weight_decay'?",
+            "AdamW takes: amsgrad, betas",
+        ),
+        ({"optimizer_args": ["lr=1e-4"]}, "AdamW takes no argument 'lr'", "set learning_rate instead"),
+        (
+            {"optimizer_type": "prodigy", "learning_rate": 1.0, "optimizer_args": ["d_coeff=2"]},
+            "Did you mean 'd_coef'?",
+            "Prodigy takes",
+        ),
+        ({"use_8bit_adam": True, "optimizer_args": ["fused=True"]}, "AdamW8bit takes no", "AdamW8bit takes"),
+        (
+            {"lr_scheduler": "polynomial", "lr_scheduler_args": ["power=2"]},
+            "polynomial takes no argument 'power'",
+            "set lr_scheduler_power instead",
+        ),
+        (
+            {"lr_scheduler": "cosine_with_restarts", "lr_scheduler_args": ["num_cycles=2"]},
+            "cosine_with_restarts takes no",
+            "lr_scheduler_num_cycles",
+        ),
+    ],
+)
+def test_an_argument_that_optimizer_or_scheduler_does_not_take_is_an_error(
+    given: dict[str, Any], message: str, remedy: str
+) -> None:
+    """The trainer would load the model, cache everything and stop."""
+    (finding,) = [finding for finding in resolve(given).findings if finding.severity == "error"]
+    assert finding.code == "option-invalid"
+    assert message in finding.message
+    assert remedy in finding.remedy
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"optimizer_args": ["weight_decay=0.1", "fused=True"]},
+        {"optimizer_type": "adafactor", "optimizer_args": ["relative_step=False", "clip_threshold=2.0"]},
+        {"optimizer_type": "AdamWScheduleFree", "optimizer_args": ["warmup_steps=10"]},
+        {"lr_scheduler": "cosine", "lr_scheduler_args": ["num_cycles=0.4"]},
+        # Whoever brings no schedule is handed none of its arguments.
+        {"optimizer_type": "AdamWScheduleFree", "lr_scheduler_args": ["anything=1"]},
+    ],
+)
+def test_an_argument_that_is_taken_is_no_error(given: dict[str, Any]) -> None:
+    assert [finding for finding in resolve(given).findings if finding.severity == "error"] == []
+
+
+def test_each_version_has_the_keywords_of_every_name_that_a_run_may_choose() -> None:
+    for version in VERSIONS:
+        known = options.keywords(version)
+        assert set(known["optimizer_args"]) == set(option_policy.allowed_names("optimizer_type", version))
+        schedulers = set(option_policy.allowed_names("lr_scheduler", version)) - {"adafactor"}
+        assert set(known["lr_scheduler_args"]) == schedulers
 
 
 @pytest.mark.parametrize("name", ["save_every_n_epochs", "save_every_n_steps", "sample_every_n_steps"])

@@ -62,6 +62,11 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
         "text_encoder_lr does nothing with Adafactor's own rate",
     ),
     ({**ADAFACTOR, "lr_scheduler": "linear"}, IGNORED, "lr_scheduler does nothing with Adafactor's own rate"),
+    (
+        {**ADAFACTOR, "lr_scheduler_args": ["num_cycles=1"]},
+        IGNORED,
+        "lr_scheduler_args does nothing with Adafactor's own rate",
+    ),
     ({"max_train_steps": 10, "max_train_epochs": 1}, IGNORED, "max_train_steps"),
     *(
         ({name: value, "enable_bucket": False}, IGNORED, f"{name} does nothing without enable_bucket")

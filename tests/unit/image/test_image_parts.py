@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import sys
+from enum import Enum
+from types import SimpleNamespace
 
 import pytest
 from build_steps.make_tokenizers import TokenizerError, byte_letters, tokenizer_files
 
-from kohya_trainer.make_option_table import differences
+from kohya_trainer.keyword_arguments import describe_arguments
+from kohya_trainer.make_option_table import argument_differences, differences
 from kohya_trainer.self_check import required_modules
 from local.embedded_aws.container_builder import UsageError, translate
 from local.image_locks import split
@@ -26,6 +30,38 @@ def test_an_option_table_that_differs_is_told_option_by_option() -> None:
         "seed: default is 0 in the trainer, None in the table",
     ]
     assert differences(table, table) == []
+
+
+def test_keywords_that_differ_are_told_by_option_and_name() -> None:
+    table = {"optimizer_args": {"AdamW": ["betas", "eps"], "Lion": ["betas"]}, "lr_scheduler_args": {}}
+    trainer = {"optimizer_args": {"AdamW": ["betas"]}, "lr_scheduler_args": {"cosine": ["num_cycles"]}}
+
+    assert argument_differences(trainer, table) == [
+        "lr_scheduler_args of cosine: ['num_cycles'] in the trainer's packages, None in the table",
+        "optimizer_args of AdamW: ['betas'] in the trainer's packages, ['betas', 'eps'] in the table",
+        "optimizer_args of Lion: None in the trainer's packages, ['betas'] in the table",
+    ]
+    assert argument_differences(table, table) == []
+
+
+def test_the_keywords_are_those_of_the_packages_less_what_the_trainer_hands_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def polynomial(
+        optimizer: object, num_warmup_steps: int, num_training_steps: int, power: float, lr_end: float
+    ) -> None: ...
+
+    class Lion:
+        def __init__(self, params: object, lr: float, betas: object, use_triton: bool) -> None: ...
+
+    monkeypatch.setitem(sys.modules, "lion_pytorch", SimpleNamespace(Lion=Lion))
+    (kind,) = Enum("Scheduler", {"POLYNOMIAL": "polynomial"})
+    trainer = SimpleNamespace(TYPE_TO_SCHEDULER_FUNCTION={kind: polynomial})
+
+    found = describe_arguments(trainer)
+
+    assert found["optimizer_args"]["Lion"] == ["betas", "use_triton"]
+    assert found["lr_scheduler_args"] == {"polynomial": ["lr_end"]}
 
 
 def test_each_requirement_is_imported_under_its_modules_name() -> None:
