@@ -68,7 +68,7 @@ class OptionTable:
         return None
 
     def _argument_problems(self, config: Mapping[str, Any]) -> list[Problem]:
-        """Keywords that the optimizer or the scheduler does not take; of one that is not in the table nothing is known."""
+        """Keywords that optimizer or scheduler does not take; of one that is not in the table nothing is known."""
         return [
             Problem(option, "argument", f"{taker} takes no {name} in {option}, but {', '.join(keywords)}")
             for option, taker in _takers(config).items()
