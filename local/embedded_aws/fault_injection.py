@@ -10,7 +10,6 @@ import json
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -22,6 +21,7 @@ from ministack.services import stepfunctions as states
 
 from local.embedded_aws import sagemaker_pipelines
 from local.embedded_aws.faults import FAULTS, FaultError, fault_of
+from local.embedded_aws.lambda_functions import CLOCK
 from local.embedded_aws.patching import replace
 from local.embedded_aws.registration import Response, in_background
 
@@ -97,6 +97,9 @@ async def answer_or_fail(application: Any, scope: Message, receive: Receive, sen
         await application(scope, again, send)
         return
     await asyncio.sleep(effect.get("seconds", 0))
+    if "answer" in effect:
+        await respond(send, await answer_of(application, scope, again, effect["answer"]))
+        return
     if not is_failure(effect):
         await application(scope, again, send)
         return
@@ -106,6 +109,20 @@ async def answer_or_fail(application: Any, scope: Message, receive: Receive, sen
         hang_up(scope["client"])
         return
     await respond(send, refusal(headers, effect))
+
+
+async def answer_of(application: Any, scope: Message, receive: Receive, members: Effect) -> Response:
+    """The application's answer with other members in its JSON document."""
+    heard: list[Message] = []
+
+    async def hear(message: Message) -> None:
+        heard.append(message)
+
+    await application(scope, receive, hear)
+    start, *parts = heard
+    document = json.loads(b"".join(part.get("body", b"") for part in parts))
+    kind = {"content-type": "application/x-amz-json-1.1"}
+    return start["status"], kind, json.dumps({**document, **members}).encode()
 
 
 def hang_up(client: tuple[str, int]) -> None:
@@ -227,28 +244,13 @@ def invoked(known: Callable[..., Any], function: Mapping[str, Any], event: Any, 
         return known(function, event, request_id)
     time.sleep(effect.get("seconds", 0))
     if "clock" in effect:
-        # A clock that is fast sees every moment that it is told as longer ago.
-        return known(function, shifted(event, timedelta(seconds=-effect["clock"])), request_id)
+        return known(function, {CLOCK: effect["clock"], "event": event}, request_id)
     if "error" not in effect:
         return known(function, event, request_id)
     if effect.get("afterwards"):
         known(function, event, request_id)
     message = effect.get("message", f"RequestId: {request_id} Error: a fault that a test has set")
     return {"body": {"errorType": effect["error"], "errorMessage": message}, "error": True, "log": message}
-
-
-def shifted(value: Any, by: timedelta) -> Any:
-    """The value with every ISO moment in it moved."""
-    if isinstance(value, dict):
-        return {name: shifted(one, by) for name, one in value.items()}
-    if isinstance(value, list):
-        return [shifted(one, by) for one in value]
-    if isinstance(value, str) and value[4:5] == "-" and "T" in value:
-        try:
-            return (datetime.fromisoformat(value.replace("Z", "+00:00")) + by).isoformat()
-        except ValueError:
-            return value
-    return value
 
 
 def delivered(

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 EFFECTS: Mapping[str, frozenset[str]] = {
-    # A request: refused with an error, slow (`seconds`), or its answer lost (`drop`); `afterwards`: it was done.
-    "call": frozenset({"code", "status", "message", "seconds", "drop", "afterwards"}),
-    # An invocation of a Lambda: ended by an error of Lambda's own, or with its clock off by `clock` seconds.
+    # A request: refused with an error, slow (`seconds`), or its answer lost (`drop`); `afterwards`: it was done. Or its
+    # JSON answer has other members (`answer`; over HTTP alone).
+    "call": frozenset({"code", "status", "message", "seconds", "drop", "afterwards", "answer"}),
+    # An invocation of a Lambda: ended by an error of Lambda's own, or with its clock fast by `clock` seconds.
     "function": frozenset({"error", "message", "afterwards", "clock", "seconds"}),
     # A delivery by a rule: lost, late (`seconds`), or repeated (`copies`, each `seconds` after the one before).
     "event": frozenset({"drop", "seconds", "copies"}),

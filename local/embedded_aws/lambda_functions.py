@@ -1,4 +1,4 @@
-"""Lambda: what a failing handler reports, temporary files, and metrics embedded in the log."""
+"""Lambda: what a failing handler reports, temporary files, metrics embedded in the log, and a clock that is off."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -26,10 +26,32 @@ OWN_TEMPORARY_FOLDER = (
     + '    os.environ["TMPDIR"] = os.path.join(os.path.dirname(code_dir), "tmp")\n'
     + '    os.makedirs(os.environ["TMPDIR"], exist_ok=True)\n'
 )
+LOOP = "    while True:\n        line = sys.stdin.readline()\n"
+EVENT = '        event = _ms_msg["event"]\n'
+# A member of an invocation's event: seconds by which the handler's clock is fast. Lambda's own payload is beside it.
+CLOCK = "embedded-aws-clock"
+# Before the deadline of the invocation is reckoned, which is by that clock, too.
+EVENT_AND_CLOCK = (
+    EVENT
+    + f"""\
+        if clock is not None:
+            clock.stop()
+            clock = None
+        if isinstance(event, dict) and "{CLOCK}" in event:
+            import datetime
+            import time_machine
+            fast = datetime.timedelta(seconds=event["{CLOCK}"])
+            event = event["event"]
+            clock = time_machine.travel(datetime.datetime.now(datetime.timezone.utc) + fast, tick=True)
+            clock.start()
+"""
+)
 
 
 def install() -> None:
     replace_in_text(lambda_runtime, "_PYTHON_WORKER_SCRIPT", REPORT, REPORT_WITH_CLASS)
+    replace_in_text(lambda_runtime, "_PYTHON_WORKER_SCRIPT", LOOP, "    clock = None\n" + LOOP)
+    replace_in_text(lambda_runtime, "_PYTHON_WORKER_SCRIPT", EVENT, EVENT_AND_CLOCK)
     replace_in_text(lambda_runtime, "_PYTHON_WORKER_SCRIPT", CODE_FOLDER, OWN_TEMPORARY_FOLDER)
     execute = replace(
         lambda_svc,

@@ -16,6 +16,11 @@ FUNCTIONS = {
         "def handler(event, context):\n    print('called')\n    raise DatasetError('no images')\n"
     ),
     "flow-sleep": "import time\n\n\ndef handler(event, context):\n    time.sleep(event['seconds'])\n",
+    "flow-clock": (
+        "import time\nfrom datetime import UTC, datetime\n\n\ndef handler(event, context):\n"
+        "    return {**event, 'time': time.time(), 'now': datetime.now(UTC).timestamp(),"
+        " 'left': context.get_remaining_time_in_millis()}\n"
+    ),
     "flow-hand-over": (
         "import boto3, json\n\n\ndef handler(event, context):\n"
         "    boto3.client('sqs').send_message(QueueUrl=event['queue'], MessageBody=json.dumps(event))\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 from pathlib import Path
 from typing import Any
@@ -108,11 +109,22 @@ def test_a_lambda_fails_by_itself(
     assert len(received) == int(afterwards)
 
 
-def test_a_lambda_with_a_fast_clock_sees_moments_as_longer_ago(aws: RunningEmbeddedAws, flows: Flows) -> None:
-    payload = {"at": "2026-11-24T12:00:00+00:00", "name": "faults-clock"}
-    with faults(aws.endpoint, Fault("function", ("flow-echo", "faults-clock"), {"clock": 60})):
-        told = flows.output(Echo=task("flow-echo", payload))
-    assert told == {**payload, "at": "2026-11-24T11:59:00+00:00"}
+def test_a_lambdas_own_clock_is_off_for_one_invocation(aws: RunningEmbeddedAws, flows: Flows) -> None:
+    payload = {"name": "faults-clock"}
+
+    def told() -> float:
+        before = time.time()
+        answer = flows.output(Tell=task("flow-clock", payload))
+        assert answer["name"] == "faults-clock"
+        assert answer["now"] == pytest.approx(answer["time"], abs=1)
+        assert answer["left"] > 0  # the deadline is by the same clock
+        return float(answer["time"]) - before
+
+    with faults(aws.endpoint, Fault("function", ("flow-clock", "faults-clock"), {"clock": 3600})):
+        assert told() == pytest.approx(3600, abs=20)
+        assert told() == pytest.approx(0, abs=20)
+    with faults(aws.endpoint, Fault("function", ("flow-clock", "faults-clock"), {"clock": -3600})):
+        assert told() == pytest.approx(-3600, abs=20)
 
 
 @pytest.mark.parametrize(
@@ -191,3 +203,11 @@ def test_a_fault_that_makes_no_sense_is_refused(aws: RunningEmbeddedAws, documen
     assert refused.value.code == 400
     refused.value.close()
     assert "senseless" not in str(ask(aws.endpoint, "GET"))
+
+
+def test_an_answer_has_other_members(aws: RunningEmbeddedAws, unique: str) -> None:
+    sqs = aws.client("sqs")
+    url = sqs.create_queue(QueueName=unique)["QueueUrl"]
+    with faults(aws.endpoint, call("sqs:GetQueueUrl", unique, answer={"QueueUrl": "elsewhere"})):
+        assert sqs.get_queue_url(QueueName=unique)["QueueUrl"] == "elsewhere"
+    assert sqs.get_queue_url(QueueName=unique)["QueueUrl"] == url

@@ -46,6 +46,11 @@ def slow(name: str, seconds: float, *matching: str) -> Fault:
     return Fault("function", (f"{name}Function", *matching), {"seconds": seconds})
 
 
+def clock(seconds: float) -> Fault:
+    """Every Lambda of the run has a clock that is fast by so much."""
+    return Fault("function", (), {"clock": seconds}, 0, FOR_GOOD)
+
+
 def call(*matching: str, times: int = 1, skip: int = 0, **effect: Any) -> Fault:
     """Requests of a service are refused, slow or unanswered."""
     return Fault("call", matching, effect, skip, times)
@@ -288,6 +293,13 @@ SCENARIOS: tuple[Scenario, ...] = (
             ),
         ),
     ),
+    # ECR
+    Scenario(
+        "ecr-throttled",
+        "ECR throttles for longer than the SDK tries",
+        (call("ecr:DescribeImages", "ResolveImage", times=3, code="ThrottlingException"),),
+        alone=True,
+    ),
     # SNS
     Scenario(
         "sns-down",
@@ -389,6 +401,28 @@ SCENARIOS: tuple[Scenario, ...] = (
         (Fault("job", (), {"stop": "MaxRuntimeExceeded"}),),
         STOPPED,
         says=("reached its time limit",),
+    ),
+    Scenario(
+        "max-wait",
+        "there is no spot instance within the time that the job may wait for one",
+        (Fault("job", ('"EnableManagedSpotTraining": true',), {"stop": "MaxWaitTimeExceeded"}),),
+        rungs=2,
+        manifest={"spot": True},
+    ),
+    Scenario(
+        "status-unknown",
+        "SageMaker reports a status that this version does not know",
+        (
+            call(
+                "sagemaker:DescribePipelineExecution",
+                "WatchTraining",
+                times=FOR_GOOD,
+                answer={"PipelineExecutionStatus": "Suspended"},
+            ),
+        ),
+        FAILED,
+        says=("the status Suspended, which this version does not know",),
+        manifest=LONG,
     ),
     Scenario(
         "job-stopped",
@@ -503,12 +537,12 @@ SCENARIOS: tuple[Scenario, ...] = (
     # Clocks
     Scenario(
         "clock-fast",
-        "the Lambdas' clock is five minutes fast",
-        (Fault("function", ("WatchTraining",), {"clock": 300}, 0, FOR_GOOD),),
+        "the clock of every Lambda is four minutes fast",
+        (clock(240),),
     ),
     Scenario(
         "clock-slow",
-        "the Lambdas' clock is five minutes slow",
-        (Fault("function", ("TakeInventory",), {"clock": -300}, 0, FOR_GOOD),),
+        "the clock of every Lambda is ten seconds slow",
+        (clock(-10),),
     ),
 )

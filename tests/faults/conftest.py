@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -41,10 +41,12 @@ def outcomes(
         return deployer.deploy(**PARAMETERS, MapConcurrency="7", StallSeconds="3000")
 
     numbered = [(number, one) for number, one in enumerate(SCENARIOS) if one.name in selected]
+    playing: dict[str, Future[Outcome]] = {}
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fault") as pool:
-        playing = {
-            one.name: pool.submit(play, faulty_stack, one, number, redeploy) for number, one in numbered
-        }
+        for number, one in sorted(numbered, key=lambda each: not each[1].alone):
+            playing[one.name] = pool.submit(play, faulty_stack, one, number, redeploy)
+            if one.alone:
+                wait([playing[one.name]])
         yield playing
         pool.shutdown(cancel_futures=True)
     done = [

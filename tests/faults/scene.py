@@ -38,6 +38,7 @@ class Scenario:
         rungs: instances that are tried.
         says: what the final mail says among other things.
         manifest: keys beside those that make a training quick.
+        alone: nothing that is struck tells its run, so that no other may go on meanwhile.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Scenario:
     says: tuple[str, ...] = ()
     manifest: dict[str, Any] = field(default_factory=dict)
     files: int = 2
+    alone: bool = False
 
 
 @dataclass
@@ -145,7 +147,7 @@ def play(stack: Stack, scenario: Scenario, number: int, redeploy: Callable[[], o
     """Plays a scenario to its end. `redeploy` brings the stack to another version."""
     began = time.monotonic()
     name = f"{number:02}-{scenario.name}"
-    wanted = [fault.to(name) for fault in scenario.faults]
+    wanted = [fault if scenario.alone else fault.to(name) for fault in scenario.faults]
     with faults(stack.endpoint, *wanted) as set_faults:
         # A caption of its own, or it would repeat another scenario's run.
         files = {**dataset(scenario.files), "2_phx thing/00.txt": f"phx thing {name}".encode()}

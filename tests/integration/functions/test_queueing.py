@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from threading import Lock
 from typing import Any
 
 import notify
@@ -18,7 +16,8 @@ import take_slot
 from fine_tuning.aws import deployment, sdk
 from fine_tuning.steps import queueing
 from tests.functions_data import RUN, event
-from tests.integration.functions.conftest import ENVIRONMENT, Stack
+from tests.integration.functions import quick_dynamodb
+from tests.integration.functions.conftest import ACCOUNT, ENVIRONMENT, REGION, Stack
 from tests.integration.functions.runs import planned
 
 LIMIT = int(ENVIRONMENT["MAX_RUNS_IN_FLIGHT"])
@@ -137,26 +136,10 @@ def _unavailable(*_: object) -> None:
     raise queueing.FineTuningError("DynamoDB is down.", "Wait.")
 
 
-@pytest.fixture
-def one_request_at_a_time(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DynamoDB judges the condition of a write and writes in one; moto does not when threads meet."""
-    lock, dynamodb = Lock(), sdk.client("dynamodb")
-
-    def alone(operation: Callable[..., Any]) -> Callable[..., Any]:
-        def call(**arguments: Any) -> Any:
-            with lock:
-                return operation(**arguments)
-
-        return call
-
-    for name in ("update_item", "get_item", "put_item"):
-        monkeypatch.setattr(dynamodb, name, alone(getattr(dynamodb, name)))
-
-
-@pytest.mark.usefixtures("one_request_at_a_time")
 def test_two_hundred_drops_at_once_start_no_more_than_the_limit_lose_none_and_repeat_none(
-    stack: Stack, answered: list[str]
+    stack: Stack, answered: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    quick_dynamodb.install(monkeypatch, ACCOUNT, REGION)
     runs = many(stack, 200)
     shuffled = random.Random(7).sample(runs, len(runs))
     with ThreadPoolExecutor(8) as pool:
