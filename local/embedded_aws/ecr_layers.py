@@ -1,9 +1,10 @@
-"""ECR's layer API: ministack answers it without keeping a byte, and takes images whose layers it never
-saw."""
+"""What is pushed to ECR: ministack's layer API keeps no byte, takes images whose layers it never saw, lets an immutable
+tag with exclusions move, and keeps what a life-cycle policy expires."""
 
 import base64
 import fnmatch
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from ministack.core.responses import error_response_json, json_response, new_uui
 from ministack.services import ecr
 from ministack.services.cloudformation import provisioners
 
+from local.embedded_aws.ecr_lifecycle import Image, LifecycleError, expired, read_policy
 from local.embedded_aws.patching import replace
 from local.embedded_aws.registration import Response
 
@@ -28,6 +30,12 @@ def install() -> None:
     ):
         replace(ecr, name, new)
     original: KnownOperation = replace(ecr, "_put_image", lambda request: put_image(request, original))
+    push: Callable[..., Response] = replace(
+        ecr, "_v2_put_manifest", lambda *given: push_manifest(*given, push)
+    )
+    keep: KnownOperation = replace(
+        ecr, "_put_lifecycle_policy", lambda request: put_lifecycle_policy(request, keep)
+    )
     known: KnownOperation = replace(
         ecr, "_create_repository", lambda request: create_repository(request, known)
     )
@@ -144,7 +152,51 @@ def put_image(request: Request, original: KnownOperation) -> Response:
     if response[0] == 200:
         manifest = request["imageManifest"].encode()
         ecr._manifest_blobs.setdefault(request["repositoryName"], {})[ecr._image_digest(manifest)] = manifest
+        expire(request["repositoryName"])
     return response
+
+
+def push_manifest(
+    name: str, reference: str, headers: Mapping[str, str], body: bytes, original: Callable[..., Response]
+) -> Response:
+    """`docker push`, which comes by the registry's own protocol; `reference` is a tag or a digest."""
+    holder = _holder(name, reference)
+    moves = holder is not None and holder["imageDigest"] != ecr._content_digest(body)
+    if moves and is_immutable(ecr._repositories[name], reference):
+        refused: Response = ecr._registry_error(400, "TAG_INVALID", _immutable(name, reference), {})
+        return refused
+    response = original(name, reference, headers, body)
+    if response[0] == 201:
+        expire(name)
+    return response
+
+
+def put_lifecycle_policy(request: Request, original: KnownOperation) -> Response:
+    try:
+        read_policy(request["lifecyclePolicyText"])
+    except LifecycleError as error:
+        return _error("InvalidParameterException", str(error))
+    return original(request)
+
+
+def expire(name: str) -> None:
+    """What the repository's life-cycle policy expires by now is gone."""
+    policy = ecr._lifecycle_policies.get(name)
+    if policy is None:
+        return
+    images = [
+        Image(image["imageDigest"], image.get("imageTags", []), image["imagePushedAt"])
+        for image in ecr._images[name]
+    ]
+    for digest in expired(read_policy(policy), images, time.time()):
+        ecr._images[name].remove(ecr._find_image(name, {"imageDigest": digest}))
+        ecr._manifest_blobs.get(name, {}).pop(digest, None)
+
+
+def _holder(name: str, tag: str | None) -> dict[str, Any] | None:
+    """The image that has the tag."""
+    images: list[dict[str, Any]] = ecr._images.get(name, [])
+    return next((image for image in images if tag and tag in image.get("imageTags", [])), None)
 
 
 def _refused_image(request: Request) -> Response | None:
@@ -158,9 +210,7 @@ def _refused_image(request: Request) -> Response | None:
     if missing:
         return _error("LayersNotFoundException", f"Layers not found: {', '.join(missing)}")
     digest = ecr._image_digest(request["imageManifest"])
-    holder = next(
-        (image for image in ecr._images.get(name, []) if tag and tag in image.get("imageTags", [])), None
-    )
+    holder = _holder(name, tag)
     if holder is None:
         return None
     if holder["imageDigest"] == digest:
@@ -168,11 +218,12 @@ def _refused_image(request: Request) -> Response | None:
             "ImageAlreadyExistsException", f"Image with digest '{digest}' and tag '{tag}' already exists"
         )
     if tag is not None and is_immutable(ecr._repositories[name], tag):
-        return _error(
-            "ImageTagAlreadyExistsException",
-            f"The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten",
-        )
+        return _error("ImageTagAlreadyExistsException", _immutable(name, tag))
     return None
+
+
+def _immutable(name: str, tag: str) -> str:
+    return f"The image tag '{tag}' already exists in the '{name}' repository and cannot be overwritten"
 
 
 def is_immutable(repository: Mapping[str, Any], tag: str) -> bool:
