@@ -52,9 +52,11 @@ branch_tip() {
         --query branch.commitId --output text
 }
 
-# push_image TAG: the digest is what the registry says it is.
+# push_image TAG: a commit's image is pushed once. Of two builds of one commit at the same time ECR refuses the later
+# one's, whose image is then the first one's.
 push_image() {
-    docker tag "built/image:$1" "$IMAGE_REPOSITORY_URI:$1" && docker push "$IMAGE_REPOSITORY_URI:$1"
+    docker tag "built/image:$1" "$IMAGE_REPOSITORY_URI:$1" && docker push "$IMAGE_REPOSITORY_URI:$1" && return
+    [ -n "$(image_digest "$1")" ] && echo "Another build has pushed $1 meanwhile."
 }
 
 # move_latest: of several builds at a time the newest commit decides, whichever ends first. `latest` becomes what the

@@ -23,6 +23,7 @@ BRANCH = "main"
 NOT_SOURCE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 SECONDS_TO_START_BUILDING = 60.0
 SECONDS_TO_BUILD = 2 * 3600.0
+VERSION_VARIABLE = "KOHYA_SS_VERSION"  # of buildspec.yml
 WITHOUT_RUN = "RUN steps were not executed: "
 
 
@@ -37,11 +38,48 @@ class Image:
 
 
 def run(account: Account, outputs: Mapping[str, str]) -> int:
+    """Without anything to push there is still an image to be had: of another Kohya version, or after a failed build."""
+    before = branch_tip(account, outputs)
     commit = push(account, outputs)
-    print(f"pushed {commit[:12]} to {outputs['ImageSourceRepositoryName']}")
-    image = wait_for_image(account, outputs, commit, print)
-    print(image.uri)
+    if commit == before:
+        print(f"{outputs['ImageSourceRepositoryName']} is at {commit[:12]} already, nothing to push")
+        uri, build_id = image_or_build(account, outputs, commit, print)
+    else:
+        print(f"pushed {commit[:12]} to {outputs['ImageSourceRepositoryName']}")
+        uri, build_id = None, None
+    print(uri or wait_for_image(account, outputs, commit, print, build_id).uri)
     return 0
+
+
+def branch_tip(account: Account, outputs: Mapping[str, str]) -> str | None:
+    """The newest commit of the branch; None before the first push."""
+    codecommit = account.client("codecommit")
+    name = outputs["ImageSourceRepositoryName"]
+    try:
+        return str(codecommit.get_branch(repositoryName=name, branchName=BRANCH)["branch"]["commitId"])
+    except codecommit.exceptions.BranchDoesNotExistException:
+        return None
+
+
+def image_or_build(
+    account: Account, outputs: Mapping[str, str], commit: str, say: Callable[[str], None]
+) -> tuple[str | None, str | None]:
+    """The image of a commit that was pushed before, or the id of its build, which is started if none runs."""
+    codebuild, project = account.client("codebuild"), outputs["ImageBuildProjectName"]
+    version = version_of(codebuild.batch_get_projects(names=[project])["projects"][0])
+    uri = image_tagged(account, outputs, f"{commit}-{version}")
+    if uri:
+        return uri, None
+    build = newest_build(codebuild, project, commit)
+    if build is None or build["buildStatus"] != "IN_PROGRESS" or version_of(build) != version:
+        say(f"it has no image with Kohya {version}: a build is started")
+        build = codebuild.start_build(projectName=project, sourceVersion=commit)["build"]
+    return None, str(build["id"])
+
+
+def version_of(project_or_build: Mapping[str, Any]) -> str:
+    variables = project_or_build["environment"]["environmentVariables"]
+    return next(str(each["value"]) for each in variables if each["name"] == VERSION_VARIABLE)
 
 
 def clone_url(account: Account, outputs: Mapping[str, str]) -> str:
@@ -95,38 +133,58 @@ def identity(git: Git) -> list[str]:
 
 
 def wait_for_image(
-    account: Account, outputs: Mapping[str, str], commit: str, say: Callable[[str], None], poll: float = 0.5
+    account: Account,
+    outputs: Mapping[str, str],
+    commit: str,
+    say: Callable[[str], None],
+    build_id: str | None = None,
+    poll: float = 0.5,
 ) -> Image:
-    """Wait for the build that the push caused and for its image.
+    """Wait for the build that the push caused, or for the given one, and for its image.
 
     Raises CommandError when no build of that commit begins, the build fails, or it left no image.
     """
-    build = follow_build(account.client("codebuild"), outputs["ImageBuildProjectName"], commit, say, poll)
+    build = follow_build(
+        account.client("codebuild"), outputs["ImageBuildProjectName"], commit, say, poll, build_id
+    )
     if build["buildStatus"] != "SUCCEEDED":
         ended = f"build {build['id']} ended {build['buildStatus']}: {causes_of(build)}"
         raise CommandError(f"{ended}\n\n{log_of(account, build)[-3000:]}")
-    repository, tag = outputs["ImageRepositoryName"], exported(build).get("IMAGE_TAG", commit)
-    ecr = account.client("ecr")
-    try:
-        details = ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]
-    except ClientError as error:
-        raise CommandError(f"the build succeeded, but ECR holds no image tagged {tag}: {error}") from error
-    if not details:
+    tag = exported(build).get("IMAGE_TAG", commit)
+    uri = image_tagged(account, outputs, tag)
+    if uri is None:
         raise CommandError(f"the build succeeded, but ECR holds no image tagged {tag}")
-    uri = ecr.describe_repositories(repositoryNames=[repository])["repositories"][0]["repositoryUri"]
     remarks = [line for line in log_of(account, build).splitlines() if line.startswith(WITHOUT_RUN)]
-    return Image(
-        f"{uri}@{details[0]['imageDigest']}", commit, build["id"], remarks[0].strip() if remarks else ""
-    )
+    return Image(uri, commit, build["id"], remarks[0].strip() if remarks else "")
+
+
+def image_tagged(account: Account, outputs: Mapping[str, str], tag: str) -> str | None:
+    """The image's address by digest."""
+    ecr, name = account.client("ecr"), outputs["ImageRepositoryName"]
+    try:
+        [image] = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])["imageDetails"]
+    except ecr.exceptions.ImageNotFoundException:
+        return None
+    [repository] = ecr.describe_repositories(repositoryNames=[name])["repositories"]
+    return f"{repository['repositoryUri']}@{image['imageDigest']}"
 
 
 def follow_build(
-    codebuild: Any, project: str, commit: str, say: Callable[[str], None], poll: float
+    codebuild: Any,
+    project: str,
+    commit: str,
+    say: Callable[[str], None],
+    poll: float,
+    build_id: str | None = None,
 ) -> dict[str, Any]:
     begun = time.monotonic()
     phase = ""
     while True:
-        build = newest_build(codebuild, project, commit)
+        build = (
+            codebuild.batch_get_builds(ids=[build_id])["builds"][0]
+            if build_id
+            else newest_build(codebuild, project, commit)
+        )
         if build and build.get("currentPhase", "") != phase:
             phase = build.get("currentPhase", "")
             say(f"build {build['id'].split(':')[-1][:8]}: {phase.lower()}")

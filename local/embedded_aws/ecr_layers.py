@@ -31,7 +31,9 @@ def install() -> None:
         replace(ecr, name, new)
     original: KnownOperation = replace(ecr, "_put_image", lambda request: put_image(request, original))
     push: Callable[..., Response] = replace(
-        ecr, "_v2_put_manifest", lambda *given: push_manifest(*given, push)
+        ecr,
+        "_v2_put_manifest",
+        lambda name, reference, headers, body: push_manifest(name, reference, headers, body, push),
     )
     keep: KnownOperation = replace(
         ecr, "_put_lifecycle_policy", lambda request: put_lifecycle_policy(request, keep)

@@ -426,6 +426,35 @@ def test_a_commits_image_is_pushed_once(container: Container) -> None:
     assert build["exportedEnvironmentVariables"] == first["exportedEnvironmentVariables"]
 
 
+def test_of_two_builds_of_one_commit_at_a_time_one_pushes_and_both_succeed(
+    container: Container, tmp_path: Path
+) -> None:
+    gate, waiting = tmp_path / "gate", tmp_path / "waiting"
+    functions = container.project.source.folder / "build_steps/image.sh"
+    push = "push_image() {\n"
+    wait = f"    touch {waiting}-$BUILD_TIME; until test -e {gate}; do sleep 0.1; done\n"
+    functions.write_text(functions.read_text().replace(push, push + wait))
+    buildspec = container.project.source.folder / "buildspec.yml"
+    buildspec.write_text(buildspec.read_text().replace("+%Y-%m-%dT%H:%M:%SZ", "+%s.%N"))
+    commit = container.push("one")
+
+    both = [container.project.start(sourceVersion=commit) for _ in range(2)]
+    wait_for(lambda: len(list(tmp_path.glob("waiting-*"))) == 2)
+    gate.touch()
+    builds = [container.project.ended(each) for each in both]
+
+    logs = [container.project.log(each) for each in both]
+    assert [build["buildStatus"] for build in builds] == ["SUCCEEDED"] * 2, logs
+    assert sum("Another build has pushed" in line for log in logs for line in log) == 1
+    images = container.images()
+    assert set(images) == {f"{commit}-v25.2.2", "latest"}
+    exported = [
+        {"name": "IMAGE_DIGEST", "value": images["latest"]} in b["exportedEnvironmentVariables"]
+        for b in builds
+    ]
+    assert exported == [True, True]
+
+
 def test_a_failed_build_pushes_nothing(container: Container) -> None:
     (container.project.source.folder / "Dockerfile").write_text("FROM scratch\nCOPY nothing /\n")
     commit = container.push("broken")

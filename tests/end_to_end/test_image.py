@@ -6,13 +6,16 @@ import shutil
 import time
 from pathlib import Path
 
-from local.cli import retrying
+import pytest
+
+from local.cli import image_source, retrying
 from local.cli.image_source import NOT_SOURCE, SOURCE, push, wait_for_image
 from tests.end_to_end import source
 from tests.end_to_end.conftest import Deployer
 from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
 
 PROJECT = "image-tests"
+PARAMETERS = {"ProjectName": PROJECT, "RoleNamePrefix": PROJECT[:5]}
 
 
 def _image_of_both(stack: Stack, clone: Path) -> str | None:
@@ -40,8 +43,10 @@ def waiting_source(folder: Path, gate: Path) -> Path:
     return folder
 
 
-def test_the_life_of_the_image(deployer: Deployer, tmp_path: Path) -> None:
-    stack = deployer.deploy(PROJECT, ProjectName=PROJECT, RoleNamePrefix=PROJECT[:5])
+def test_the_life_of_the_image(
+    deployer: Deployer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack = deployer.deploy(PROJECT, **PARAMETERS)
 
     # Given no source yet: a drop is answered with the command that brings it
     prefix = stack.drop("before-the-image", dataset(2), quick_manifest())
@@ -92,4 +97,23 @@ def test_the_life_of_the_image(deployer: Deployer, tmp_path: Path) -> None:
     record = stack.record(prefix)
     assert record["status"] == "COMPLETED", record
     assert record["image"] == image
+
+    # ./dev push-image-source brings the project's own source, with which the build is well again
+    assert image_source.run(account, stack.outputs) == 0
+    pushed = account.client("codecommit").get_branch(
+        repositoryName=stack.outputs["ImageSourceRepositoryName"], branchName="main"
+    )["branch"]["commitId"]
+    capsys.readouterr()
+
+    # Another version of Kohya has no image yet: the same command, with nothing to push, builds it once
+    stack = deployer.deploy(PROJECT, **PARAMETERS, KohyaVersion="v22.6.2")
+    before = len(source.builds(stack))
+    for _ in range(2):
+        assert image_source.run(account, stack.outputs) == 0
+    assert len(source.builds(stack)) == before + 1
+    image = image_source.image_tagged(account, stack.outputs, f"{pushed}-v22.6.2")
+    assert image is not None
+    assert capsys.readouterr().out.count(image) == 2
+    record = stack.record(stack.drop("of-the-other-kohya", dataset(2), quick_manifest()))
+    assert (record["status"], record["image"]) == ("COMPLETED", image), record
     deployer.delete(PROJECT)

@@ -15,6 +15,7 @@ from local.cli import image_machine
 from local.cli.account import embedded_account
 from local.cli.deployment import build, parameter_overrides
 from local.cli.failure import CommandError
+from tests.container.conftest import fake_kohya as fake_kohya
 from tests.end_to_end.conftest import Deployer, _environment
 from tests.end_to_end.journey import Stack
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -175,26 +176,35 @@ def test_train_without_inputs_fails_with_its_reason(built: Built, podman: Any, t
     assert (empty.path / "output" / "failure").read_text()
 
 
-def test_a_container_that_needs_more_memory_than_it_has_ends_with_137(
-    built: Built, podman: Any, tmp_path: Path
+def limited_to(memory: str) -> tuple[str, ...]:
+    """Without swap; the kernel kills what goes beyond."""
+    return ("--memory", memory, "--memory-swap", memory)
+
+
+def test_train_that_needs_more_memory_than_the_container_has_is_killed_with_137(
+    built: Built, podman: Any, root: TrainingRoot
 ) -> None:
-    limited = (
-        "run",
-        "--rm",
-        "--network",
-        "none",
-        "--no-healthcheck",
-        "--memory",
-        "64m",
-        "--memory-swap",
-        "64m",
-    )
     image = f"localhost/built/image:{commit_tag(built)}"
 
     # conmon leaves a file `oom` where it was started.
-    done = podman(*limited, image, "python3", "-c", "bytearray(1 << 30)", cwd=tmp_path)
+    done = podman(*as_sagemaker(root, *limited_to("16m")), image, "train", cwd=root.path.parent)
 
-    assert done.returncode == 137, done.stderr
+    assert done.returncode == 137, done.stdout + done.stderr
+
+
+def test_a_trainer_that_the_kernel_kills_is_told_by_train(
+    built: Built, podman: Any, root: TrainingRoot, fake_kohya: Callable[[str], Path]
+) -> None:
+    hungry = fake_kohya("print('allocating', flush=True)\nheld = bytearray(1 << 30)\n")
+    image = f"localhost/built/image:{commit_tag(built)}"
+    place = ("--volume", f"{hungry}:/opt/hungry:ro", "--env", "KOHYA_HOME=/opt/hungry")
+
+    done = podman(*as_sagemaker(root, *place, *limited_to("256m")), image, "train", cwd=root.path.parent)
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    failure = (root.path / "output" / "failure").read_text()
+    assert "ran out of memory" in failure
+    assert "allocating" in failure
 
 
 def test_of_two_changes_in_a_row_only_the_last_layers_are_new_and_the_second_is_latest(

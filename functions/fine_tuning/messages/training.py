@@ -7,6 +7,7 @@ from typing import Any
 
 from fine_tuning.findings import Finding, in_order
 from fine_tuning.messages.dataset import listed
+from fine_tuning.messages.image import PUSH
 from fine_tuning.messages.message import Message, Paragraph, counted, duration, known, money, of_run
 from fine_tuning.run import Run
 from fine_tuning.service_limit import service_limit
@@ -20,6 +21,7 @@ _WAITS = {
     "sagemaker": ("SageMaker failed by itself; what was trained is continued from its last checkpoint.", ""),
     "slot": ("As many runs as this stack allows are under way.", ""),
     "image": ("The training image is being built.", ""),
+    "source": ("There is no training image yet, and no source to build one.", PUSH),
     "upload": (
         "Its upload is not complete.",
         "Upload what is missing; nothing needs to be dropped again.",
@@ -30,8 +32,8 @@ _WAITS = {
 def waiting(run: Run, facts: Mapping[str, Any]) -> Message:
     """A run that could not go on at once.
 
-    `facts`: `{"reason": "capacity"|"quota"|"sagemaker"|"slot"|"image"|"upload", "instance_type"?, "spot"?, "detail"?,
-    "retry_in_seconds"?, "position"?}`.
+    `facts`: `{"reason": "capacity"|"quota"|"sagemaker"|"slot"|"image"|"source"|"upload", "instance_type"?, "spot"?,
+    "detail"?, "retry_in_seconds"?, "position"?}`.
     """
     reason, instance_type = str(facts["reason"]), facts.get("instance_type")
     instance = f"{instance_type or 'the instance'}{_capacity(facts.get('spot'))}"
@@ -47,7 +49,7 @@ def waiting(run: Run, facts: Mapping[str, Any]) -> Message:
             *([f"Tried again: in {duration(again)}"] if again is not None else []),
             f"Run: {run.run_id}",
         ],
-        [f"What to do: {remedy}" if remedy else "Nothing to do: it goes on by itself."],
+        *_to_do(reason, remedy, run),
         ["To give it up:", f"./dev stop {run.run_id}"],
     ]
     return of_run(
@@ -63,12 +65,25 @@ def waiting(run: Run, facts: Mapping[str, Any]) -> Message:
     )
 
 
+def _to_do(reason: str, remedy: str, run: Run) -> list[Paragraph]:
+    if reason == "source":
+        return [
+            ["What to do: in a clone of this project, push the image's source; the push builds it:", remedy],
+            [
+                "If the upload is over before that, the run ends. Then run it again:",
+                f"./dev retry {run.run_id}",
+            ],
+        ]
+    return [[f"What to do: {remedy}" if remedy else "Nothing to do: it goes on by itself."]]
+
+
 _WAITED_FOR = {
     "capacity": "a GPU",
     "quota": "a quota",
     "sagemaker": "SageMaker",
     "slot": "its turn",
     "image": "the training image",
+    "source": "the training image's source",
     "upload": "its files",
 }
 

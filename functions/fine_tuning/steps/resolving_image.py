@@ -9,7 +9,9 @@ from fine_tuning.aws.images import Images
 from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
+from fine_tuning.errors import FineTuningError
 from fine_tuning.image import decide
+from fine_tuning.observability import logger
 from fine_tuning.run import Run
 from fine_tuning.steps.telling import tell_in_passing
 
@@ -45,3 +47,18 @@ def tell_building(
     if resolved["status"] == "building":
         facts = {"reason": "image", "detail": f"The build is {resolved['build_id']}."}
         tell_in_passing(run, "waiting", facts, objects, records, mail)
+
+
+def tell_missing_source(
+    run: Run, inventory: Mapping[str, Any], images: Images, objects: Objects, records: RunRecords, mail: Mail
+) -> None:
+    """One mail, as long as the upload is waited for: who has not built the image yet need not wait to be told."""
+    if inventory["status"] != "waiting":
+        return
+    try:
+        missing = images.source_commit() is None and images.newest() is None
+    except FineTuningError as problem:  # the look that decides comes after the upload
+        logger.warning("The image's source could not be looked for", run_id=run.run_id, problem=str(problem))
+        return
+    if missing:
+        tell_in_passing(run, "waiting", {"reason": "source"}, objects, records, mail)

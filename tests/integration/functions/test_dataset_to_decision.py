@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import boto3
 import inspect_shard
 import notify
 import plan_run
@@ -17,9 +18,11 @@ import validate_manifest
 from botocore.stub import Stubber
 
 from fine_tuning.aws import deployment, sdk
+from fine_tuning.aws.images import Images
 from fine_tuning.run import run_id_of
 from tests.functions_data import BUCKET, dropped, image_bytes
-from tests.integration.functions.conftest import Stack
+from tests.integration.functions.conftest import ENVIRONMENT, REGION, Stack
+from tests.integration.functions.test_image_and_identity import push_image
 
 PREFIX = "datasets/cats/"
 MANIFEST = f"{PREFIX}manifest.json"
@@ -31,6 +34,14 @@ GOOD = {
     "10_sks cat/c.webp": image_bytes(800, 800, "WEBP"),
     "10_sks cat/c.caption": b"sks cat asleep",
 }
+
+
+@pytest.fixture(autouse=True)
+def source(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The tip of the image's source, which moto cannot be asked for; changed in place."""
+    tip: list[str | None] = ["c0ffee"]
+    monkeypatch.setattr(Images, "source_commit", lambda self: tip[0])
+    return tip
 
 
 def drop(
@@ -279,6 +290,49 @@ def test_given_sns_is_down_then_an_upload_is_awaited_all_the_same(
         sns.add_client_error("publish", "InternalError", http_status_code=500)
         assert take_inventory.handler(request, stack.context)["status"] == "waiting"
         sns.assert_no_pending_responses()
+
+
+def test_given_no_image_and_no_source_then_that_is_mailed_once_while_the_upload_goes_on(
+    stack: Stack, source: list[str | None]
+) -> None:
+    source[0] = None
+    ecr = boto3.client("ecr", region_name=REGION)
+    ecr.create_repository(repositoryName=ENVIRONMENT["IMAGE_REPOSITORY_NAME"])
+    run, version = drop(stack, b'{"version": 1, "images": 3}', {"a.jpg": GOOD["10_sks cat/a.jpg"]})
+    validate_manifest.handler(dropped(MANIFEST, version), stack.context)
+    request = {"run": run, "started_at": datetime.now(UTC).isoformat()}
+
+    for _ in range(2):
+        assert take_inventory.handler(request, stack.context)["status"] == "waiting"
+
+    told = [mail for mail in stack.mails() if mail["Subject"].endswith("for the training image's source")]
+    assert len(told) == 1
+    assert "\n./dev push-image-source\n" in told[0]["Message"]
+    assert f"\n./dev retry {run['run_id']}\n" in told[0]["Message"]
+
+
+def test_given_an_image_nobody_is_asked_for_its_source(stack: Stack, source: list[str | None]) -> None:
+    source[0] = None
+    ecr = boto3.client("ecr", region_name=REGION)
+    ecr.create_repository(repositoryName=ENVIRONMENT["IMAGE_REPOSITORY_NAME"])
+    push_image("c0ffee-v25.2.2", "latest")
+    run, version = drop(stack, b'{"version": 1, "images": 3}', {"a.jpg": GOOD["10_sks cat/a.jpg"]})
+    validate_manifest.handler(dropped(MANIFEST, version), stack.context)
+
+    take_inventory.handler({"run": run, "started_at": datetime.now(UTC).isoformat()}, stack.context)
+
+    assert not [mail for mail in stack.mails() if "source" in mail["Subject"]]
+
+
+def test_given_ecr_cannot_be_asked_then_the_upload_is_awaited_all_the_same(
+    stack: Stack, source: list[str | None]
+) -> None:
+    source[0] = None  # and the repository does not exist
+    run, version = drop(stack, b'{"version": 1, "images": 3}', {"a.jpg": GOOD["10_sks cat/a.jpg"]})
+    validate_manifest.handler(dropped(MANIFEST, version), stack.context)
+    request = {"run": run, "started_at": datetime.now(UTC).isoformat()}
+
+    assert take_inventory.handler(request, stack.context)["status"] == "waiting"
 
 
 def test_the_accounts_own_runs_correct_the_quote_of_the_next(stack: Stack) -> None:

@@ -164,6 +164,7 @@ CASES: dict[str, Callable[[], Message]] = {
             "retry_in_seconds": 300,
         },
     ),
+    "waiting-for-source": lambda: messages.waiting(RUN, {"reason": "source"}),
     "waiting-for-image": lambda: messages.waiting(
         RUN, {"reason": "image", "detail": f"The build is {BUILD}."}
     ),
