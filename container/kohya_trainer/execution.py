@@ -42,19 +42,20 @@ def executed(
     recipe = execution(options, users, _pixels(options), gpus, machine.cpus, accelerated)
     chosen = {name: value for name, value in recipe.settings.items() if name in table}
     given = {VARIABLE: OFF}
+    final = {**options, **chosen}
     if accelerated:
         settings = {
             "again": recipe.settings.get("computed_again", 0.0),
             "graphs": True,
-            "base_model": options.get("pretrained_model_name_or_path"),
+            "base_model": final.get("pretrained_model_name_or_path"),
+            "straight": bool(final.get("lowram")) and not final.get("disable_mmap_load_safetensors"),
+            "text_encoders_once": not inputs.sample_prompts and not final.get("validation_split"),
         }
         given[VARIABLE] = json.dumps(settings)
-    if recipe.settings.get("computed_again") or (
-        not accelerated and {**options, **chosen}.get("gradient_checkpointing")
-    ):
+    if recipe.settings.get("computed_again") or (not accelerated and final.get("gradient_checkpointing")):
         # Memory is short: what was freed in pieces must be of use to the next large tensor.
         given["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
-    return Executed({**options, **chosen}, given, [f"recipe: {line}" for line in recipe.lines()])
+    return Executed(final, given, [f"recipe: {line}" for line in recipe.lines()])
 
 
 def memory_of_a_gpu(variables: Mapping[str, str]) -> float | None:

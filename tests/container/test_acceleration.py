@@ -175,3 +175,9 @@ def _same(monkeypatch: pytest.MonkeyPatch, function: Callable[[Any, Any], Any], 
         found.append((out.detach(), value.grad))
     for expected, got in zip(*found, strict=True):
         assert difference(got, expected) < 1e-5
+
+
+def test_the_kernels_can_all_be_compiled_before_there_is_a_unet() -> None:
+    from kohya_trainer.acceleration import kernels
+
+    kernels.compile_all(torch.float32, "cpu")

@@ -1,7 +1,9 @@
 """Puts the fast U-Net into the trainer, where everything about the trainer is as it was when this was written.
 
 Anything else (another version, another network, another kind of attention) trains as Kohya trains it, and the log says
-why. `KOHYA_ACCELERATION` carries the settings: {"again": 0.0, "graphs": true}; "off" or nothing: it is not used.
+why. `KOHYA_ACCELERATION` carries the settings; "off" or nothing: it is not used.
+{"again": 0.0, "graphs": true, "base_model": a path, "straight": whether that goes straight to the GPU,
+"text_encoders_once": whether nobody asks the text encoders after their outputs are cached}
 """
 
 import contextlib
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kohya_trainer.acceleration import start_up, while_caching
 from kohya_trainer.acceleration.gradients import all_reduce_network
 
 # Over the sources of what the fast U-Net does in its own way; see `sources`. sd-scripts 2e0fcc5 (kohya_ss v25.2.2).
@@ -28,13 +31,27 @@ def install(settings: str) -> None:
     """Before the trainer's script runs; its folder is the first on sys.path."""
     wanted = json.loads(settings)
     answer = hashed_early(wanted.get("base_model"))
+    early = None
     try:
-        import train_network
-        from library import train_util
+        with start_up.importing():
+            if wanted.get("straight"):
+                early = start_up.read_early(wanted.get("base_model"))
+            import torch
+            import train_network
+            from library import sdxl_model_util, sdxl_train_util, train_util
+            from networks import lora
 
         hook = train_network.NetworkTrainer.prepare_unet_with_accelerator
+        if early:
+            start_up.hand_over(early, sdxl_model_util, sdxl_train_util, torch)
+        if wanted.get("text_encoders_once"):
+            while_caching.release_text_encoders(train_util)
+        network = while_caching.make_network_early(lora, sdxl_train_util)
+        while_caching.work_while_caching(train_util, network)
     except (ImportError, AttributeError) as error:
         say(f"not for this version of the trainer ({error})")
+        if early:
+            early.drop()
         return
     train_network.NetworkTrainer.all_reduce_network = all_reduce_network
     calculate = train_util.calculate_sha256
