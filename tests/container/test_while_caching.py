@@ -126,22 +126,22 @@ def test_text_encoders_stay_behind_without_weights_once_their_outputs_are_cached
             self.place = device
             return self
 
-    class DatasetGroup:
-        cached: list[str] = []
+    cached: list[str] = []
 
+    class Group:
         def new_cache_text_encoder_outputs(self, models: list[Encoder], accelerator: Any) -> None:
-            self.cached += [model.place for model in models]
+            cached.extend(model.place for model in models)
 
-    train_util = SimpleNamespace(DatasetGroup=DatasetGroup)
+    train_util = SimpleNamespace(DatasetGroup=Group)
     while_caching.release_text_encoders(train_util)
     first, second = Encoder(), Encoder()
 
     # The trainer hands the second one over twice.
-    DatasetGroup().new_cache_text_encoder_outputs([first, second, second], None)
+    Group().new_cache_text_encoder_outputs([first, second, second], None)
     for encoder in (first, second):
         assert encoder.to("cpu", dtype="float32") is encoder
 
-    assert DatasetGroup.cached == ["cuda"] * 3
+    assert cached == ["cuda"] * 3
     assert [first.place, second.place] == ["meta", "meta"]
     # Only that once.
     assert first.to("cpu").place == "cpu"

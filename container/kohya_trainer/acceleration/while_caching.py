@@ -13,8 +13,8 @@ NETWORK = "networks.lora"
 
 
 class EarlyNetwork:
-    """The LoRA's modules. To fill them takes the CPU seconds, with the very numbers that the trainer would draw: nothing
-    else draws from the CPU's generator meanwhile.
+    """The LoRA's modules, which take the CPU seconds to fill, with the very numbers that the trainer would draw:
+    nothing else draws from the CPU's generator meanwhile.
     """
 
     def __init__(self, create: Callable[..., Any]) -> None:
@@ -50,7 +50,9 @@ class EarlyNetwork:
         if self._thread.ident is not None:
             self._thread.join()
         made, self._made = self._made, None
-        return made if made is not None and (given, named) == self._arguments else self._create(*given, **named)
+        if made is not None and (given, named) == self._arguments:
+            return made
+        return self._create(*given, **named)
 
 
 def make_network_early(lora: Any, sdxl_train_util: Any) -> EarlyNetwork:
