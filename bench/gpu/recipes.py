@@ -38,8 +38,7 @@ MARKS = {
     "imports": r"Loading settings from",
     "dataset": r"preparing accelerator",
     "checkpoint": r"VAE: <All keys matched",
-    # The LoRA is made beside it.
-    "caching": r"^prepare optimizer",
+    "caching": r"create LoRA network",
     "network": r"^running training",
     "hashes": r"^epoch 1/",
     "first step": r"^progress step=1 ",
