@@ -38,7 +38,7 @@ def executed(
         return Executed(dict(options), {VARIABLE: OFF}, [])
     users = frozenset(inputs.plan.get("chosen_by_user", ()) if inputs.plan else inputs.config)
     accelerated = variables.get(VARIABLE) != OFF and "initial_step" in table
-    gpus = Gpus(len(machine.gpus) * len(machine.hosts), memory)
+    gpus = Gpus(len(machine.gpus) * len(machine.hosts), memory, len(machine.hosts))
     recipe = execution(options, users, _pixels(options), gpus, machine.cpus, accelerated)
     chosen = {name: value for name, value in recipe.settings.items() if name in table}
     given = {VARIABLE: OFF}

@@ -58,6 +58,7 @@ class Gpus:
 
     count: int
     memory_gib: float
+    hosts: int = 1
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,9 @@ def execution(
     if gpus.memory_gib >= LEAST_FOR_SEVERAL_LATENTS:
         choices.append(Choice("vae_batch_size", 4, "latents are cached four at a time"))
         choices.append(Choice("highvram", True, "memory is not given back after each of them"))
-    workers = max(1, min(8, cpus // max(1, gpus.count) // 2))
-    choices.append(Choice("max_data_loader_n_workers", workers, f"{cpus} CPUs for {gpus.count} GPUs"))
+    here = max(1, gpus.count // gpus.hosts)
+    workers = max(1, min(8, cpus // here // 2))
+    choices.append(Choice("max_data_loader_n_workers", workers, f"{cpus} CPUs for {here} GPUs"))
     choices.append(Choice("persistent_data_loader_workers", True, "no new processes at each epoch"))
     return Recipe(tuple(choice for choice in choices if choice.option not in chosen_by_user))
 

@@ -162,8 +162,8 @@ def _document(
         "privacy": manifest.privacy,
         "validation_patience": manifest.validation_patience,
         "seed": values.get("seed", 1234),
-        # The preset's options may be carried out differently on the machine found; these may not.
         "recipe": dict(configuration.chosen),
+        # The preset's options may be carried out differently on the machine found; these may not.
         "chosen_by_user": sorted({*configuration.layers[0], *configuration.layers[1]}),
     }
 

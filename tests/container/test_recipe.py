@@ -137,6 +137,14 @@ def test_an_execution_leaves_what_the_user_set() -> None:
     assert not user & set(recipe.execution(CHARACTER, user, MEGAPIXEL, Gpus(1, 79.1), 16).settings)
 
 
+def test_the_cpus_of_a_host_are_shared_by_its_own_gpus() -> None:
+    def workers(gpus: Gpus) -> int:
+        chosen = recipe.execution(CHARACTER, NOBODY, MEGAPIXEL, gpus, 32).settings
+        return int(chosen["max_data_loader_n_workers"])
+
+    assert [workers(gpus) for gpus in (Gpus(1, 79.1), Gpus(4, 79.1), Gpus(8, 79.1, hosts=2))] == [8, 4, 4]
+
+
 def test_captions_that_change_are_not_cached() -> None:
     options = {"network_train_unet_only": True, "shuffle_caption": True, "random_crop": True}
     chosen = recipe.execution(options, NOBODY, MEGAPIXEL, Gpus(1, 22.0), 8).settings
