@@ -3,7 +3,7 @@ its numbers are sane.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from kohya_trainer.errors import UnprovedModelError
+from kohya_trainer.lora_modules import NETWORKS, odd_and_missing
 
 # LoRA's up-weights start at zero; one AdamW step at a learning rate of 1e-6 already moves a matrix by
 # more than this.
 LEAST_UP_NORM = 1e-6
+PARTS = ("lora_down.weight", "lora_up.weight", "alpha")  # of each module
 DEFAULT_RANK = 4  # networks/lora.py when network_dim is not set
 _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1"}
 
@@ -54,9 +56,10 @@ def prove(path: Path, options: Mapping[str, Any]) -> ProvedModel:
             up_norms[name] = norm
     if not anything:
         raise _unproved("All of the model's weights are zero.")
-    rank = (
-        _check_lora(header, options, up_norms) if options.get("network_module") == "networks.lora" else None
-    )
+    rank = None
+    if options.get("network_module") in NETWORKS:
+        _check_keys(names, options, rehearsal=metadata.get("rehearsal") == "true")
+        rank = _check_lora(header, options, up_norms)
     modules = len({name.split(".")[0] for name in names})
     total = float(np.linalg.norm(list(up_norms.values()))) if up_norms else 0.0
     return ProvedModel(tensors=len(names), modules=modules, rank=rank, up_norm=total, metadata=metadata)
@@ -94,15 +97,23 @@ def _tensors(path: Path, header: Mapping[str, Any]) -> Iterator[tuple[str, NDArr
             yield name, values.reshape(entry["shape"])
 
 
+def _check_keys(names: Collection[str], options: Mapping[str, Any], rehearsal: bool) -> None:
+    """Those that the network gives an SDXL model; the stand-in trains a few of its modules."""
+    modules = {name.partition(".")[0] for name in names}
+    odd, missing = odd_and_missing(modules, options, _network_arguments(options))
+    whole = {f"{module}.{part}" for module in modules for part in PARTS}
+    if odd or not whole.issuperset(names):
+        name = min(name for name in names if name not in whole or name.partition(".")[0] in odd)
+        raise _unproved(f"The model holds {name}, which a LoRA of SDXL with these options has not.")
+    if lacking := sorted(whole.difference(names)):
+        raise _unproved(f"The model lacks {lacking[0]}.")
+    if missing and not rehearsal:
+        raise _unproved(f"The model lacks {len(missing)} modules that it should hold, such as {missing[0]}.")
+
+
 def _check_lora(header: Mapping[str, Any], options: Mapping[str, Any], up_norms: Mapping[str, float]) -> int:
-    """Module names, shapes and trained parts of Kohya's own network module; returns the rank."""
+    """Shapes and trained parts; returns the rank."""
     unet = [name for name in header if name.startswith("lora_unet_")]
-    text = [name for name in header if name.startswith(("lora_te1_", "lora_te2_"))]
-    if len(unet) + len(text) != len(header):
-        odd = next(name for name in header if name not in unet and name not in text)
-        raise _unproved(f"The model holds {odd}, which is no LoRA of SDXL.")
-    if not unet and not options.get("network_train_text_encoder_only"):
-        raise _unproved("The model holds no module of the U-Net.")
     rank = int(options.get("network_dim") or DEFAULT_RANK)
     for name, entry in header.items():
         if name.endswith(".lora_down.weight") and (wanted := _rank(entry["shape"], options)) not in (
@@ -110,10 +121,6 @@ def _check_lora(header: Mapping[str, Any], options: Mapping[str, Any], up_norms:
             entry["shape"][0],
         ):
             raise _unproved(f"{name} has rank {entry['shape'][0]}, configured is {wanted}.")
-        partner = {".lora_down.weight": ".lora_up.weight", ".lora_up.weight": ".lora_down.weight"}
-        for suffix, other in partner.items():
-            if name.endswith(suffix) and name.removesuffix(suffix) + other not in header:
-                raise _unproved(f"{name} has no {other} beside it.")
     if not up_norms or max(up_norms.values()) == 0:
         raise _unproved("All up-weights of the model are zero: nothing was learnt.")
     if (
@@ -128,11 +135,7 @@ def _check_alpha(
     name: str, values: NDArray[Any], header: Mapping[str, Any], options: Mapping[str, Any]
 ) -> None:
     down = header.get(name.removesuffix(".alpha") + ".lora_down.weight")
-    if (
-        options.get("network_module") != "networks.lora"
-        or down is None
-        or _rank(down["shape"], options) is None
-    ):
+    if options.get("network_module") not in NETWORKS or down is None or _rank(down["shape"], options) is None:
         return
     arguments = _network_arguments(options)
     wide = _is_wide(down["shape"])

@@ -133,7 +133,7 @@ class TrainingRoot:
 
     def finish(self, process: "subprocess.Popen[str]") -> Run:
         """Waits for the end and reads what was left behind."""
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=240)  # a loaded machine's
         failure = self.path / "output" / "failure"
         text = failure.read_text(encoding="utf-8") if failure.exists() else ""
         return Run(code=process.returncode, output=output, failure=text)

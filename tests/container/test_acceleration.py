@@ -1,19 +1,28 @@
-"""The fast U-Net against the trainer's own, on a small one of its classes; needs torch and Triton, which are no part of
-the test environment, and a checkout of sd-scripts 2e0fcc5 in SD_SCRIPTS (docs/gpu-verification.md).
+"""The fast U-Net against the trainer's own, on a small one of its classes, and the gradients of two processes.
+
+Needs torch and kohya_ss v25.2.2 in KOHYA_HOME: `./dev test-image` runs it in the image that it has built, elsewhere it
+is skipped. The kernels are run where there is Triton, by its interpreter.
 """
 
+import importlib.util
 import os
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import kohya_trainer
+from kohya_trainer.command import entry_point
+
 os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 torch = pytest.importorskip("torch")
-pytest.importorskip("triton")
-SD_SCRIPTS = os.environ.get("SD_SCRIPTS")
-needs_trainer = pytest.mark.skipif(not SD_SCRIPTS, reason="SD_SCRIPTS names no checkout")
+KOHYA_HOME = os.environ.get("KOHYA_HOME")
+needs_trainer = pytest.mark.skipif(not KOHYA_HOME, reason="KOHYA_HOME is not set")
+needs_triton = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="there is no Triton")
 
 
 def difference(got: Any, expected: Any) -> float:
@@ -23,7 +32,7 @@ def difference(got: Any, expected: Any) -> float:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Any]]:
     """Builds a U-Net a tenth as wide, and its LoRA with weights that do something."""
-    monkeypatch.setattr(sys, "path", [str(SD_SCRIPTS), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(entry_point(Path(str(KOHYA_HOME))).parent), *sys.path])
     from library import sdxl_original_unet
     from networks.lora import LoRANetwork
 
@@ -135,6 +144,7 @@ def test_the_code_that_is_replaced_is_the_known_one(trainer: Any) -> None:
     assert sources(unet, adapters_of(unet)) in KNOWN_SOURCES
 
 
+@needs_triton
 @pytest.mark.parametrize("silu", [True, False])
 @pytest.mark.parametrize("shifted", [True, False])
 def test_the_group_norm_kernel(monkeypatch: pytest.MonkeyPatch, silu: bool, shifted: bool) -> None:
@@ -146,10 +156,12 @@ def test_the_group_norm_kernel(monkeypatch: pytest.MonkeyPatch, silu: bool, shif
     _same(monkeypatch, lambda operations, value: operations.group_norm(value, shift, norm, silu), x)
 
 
+@needs_triton
 def test_the_geglu_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     _same(monkeypatch, lambda operations, value: operations.geglu(value), torch.randn(3, 5, 80))
 
 
+@needs_triton
 def test_the_layer_norm_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     norm = torch.nn.LayerNorm(80).requires_grad_(False)
     torch.nn.init.normal_(norm.weight)
@@ -177,7 +189,65 @@ def _same(monkeypatch: pytest.MonkeyPatch, function: Callable[[Any, Any], Any], 
         assert difference(got, expected) < 1e-5
 
 
+@needs_triton
 def test_the_kernels_can_all_be_compiled_before_there_is_a_unet() -> None:
     from kohya_trainer.acceleration import kernels
 
     kernels.compile_all(torch.float32, "cpu")
+
+
+# One of two processes: the trainer's own way of reducing and ours, on two copies of the same gradients.
+REDUCING = """
+import copy, os, sys
+from pathlib import Path
+import torch
+from accelerate import Accelerator
+from kohya_trainer.acceleration.gradients import all_reduce_network
+from kohya_trainer.command import entry_point
+sys.path.insert(0, str(entry_point(Path(os.environ["KOHYA_HOME"])).parent))
+import train_network
+
+accelerator = Accelerator(cpu=True)
+assert accelerator.num_processes == 2
+torch.manual_seed(0)
+ours = torch.nn.Sequential(torch.nn.Linear(5, 3), torch.nn.Linear(3, 7), torch.nn.Linear(7, 2))
+theirs = copy.deepcopy(ours)
+torch.manual_seed(accelerator.process_index + 1)
+for one, other in zip(ours.parameters(), theirs.parameters()):
+    if one.shape != (7,):  # a parameter that did not learn
+        one.grad = torch.randn(one.shape)
+        other.grad = one.grad.clone()
+own = [None if each.grad is None else each.grad.clone() for each in ours.parameters()]
+all_reduce_network(None, accelerator, ours)
+train_network.NetworkTrainer.all_reduce_network(None, accelerator, theirs)
+for before, one, other in zip(own, ours.parameters(), theirs.parameters()):
+    assert (one.grad is None) == (other.grad is None) == (before is None)
+    if before is not None:
+        assert torch.equal(one.grad, other.grad)
+        assert not torch.equal(one.grad, before)
+print("reduced alike")
+"""
+
+
+@needs_trainer
+def test_two_processes_have_the_gradients_that_the_trainer_would_give_them(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo"}
+    common["PYTHONPATH"] = str(Path(kohya_trainer.__file__).parents[1])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", REDUCING],
+            env={**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank, "ACCELERATE_USE_CPU": "true"},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    told = [process.communicate(timeout=240)[0] for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0], told
+    assert all("reduced alike" in text for text in told)

@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from kohya_trainer.errors import UnprovedModelError
+from kohya_trainer.lora_modules import NETWORKS, text_encoder_modules, unet_modules
 from kohya_trainer.model_proof import prove
 
 OPTIONS = {
@@ -45,6 +46,10 @@ def test_a_trained_lora_is_proved(tmp_path: Path) -> None:
     assert model.metadata == {"rehearsal": "true"}
 
 
+def named_anew(tensors: Tensors, module: str) -> Tensors:
+    return {name.replace(UNET, module): array for name, array in tensors.items()}
+
+
 def spoil(name: str, change: Callable[[Any], Any]) -> Callable[[Tensors], Tensors]:
     return lambda tensors: {**tensors, name: change(tensors[name])}
 
@@ -63,7 +68,7 @@ def with_value(value: float) -> Callable[[Any], Any]:
     [
         (
             lambda tensors: {
-                name: np.zeros_like(array) for name, array in tensors.items() if "alpha" not in name
+                name: array if "alpha" in name else np.zeros_like(array) for name, array in tensors.items()
             },
             "zero",
         ),
@@ -78,19 +83,72 @@ def with_value(value: float) -> Callable[[Any], Any]:
         (spoil(f"{UNET}.alpha", lambda array: np.asarray(8.0, dtype=np.float16)), "is 8, configured is 4"),
         (
             lambda tensors: {name: array for name, array in tensors.items() if "down" not in name},
-            "has no .lora_down",
+            "lacks .*to_q.lora_down",
         ),
         (
-            lambda tensors: {name.replace("unet", "te1"): array for name, array in tensors.items()},
-            "no module of the U-Net",
+            lambda tensors: {name: array for name, array in tensors.items() if "alpha" not in name},
+            "lacks .*alpha",
         ),
-        (lambda tensors: {**tensors, "model.diffusion_model.weight": np.ones(3)}, "is no LoRA of SDXL"),
+        (lambda tensors: {**tensors, f"{UNET}.dora_scale": np.ones(3)}, "holds .*to_q.dora_scale"),
+        (
+            lambda tensors: {**tensors, **named_anew(tensors, f"{UNET}_lora")},
+            "holds .*_to_q_lora.alpha, which a LoRA of SDXL with these options has not",
+        ),
+        (
+            lambda tensors: {
+                **tensors,
+                **named_anew(tensors, "lora_te1_text_model_encoder_layers_0_mlp_fc1"),
+            },
+            "holds lora_te1",
+        ),
+        (
+            lambda tensors: {**tensors, "model.diffusion_model.weight": np.ones(3)},
+            "holds model.diffusion_model",
+        ),
         (lambda tensors: {}, "no tensors"),
     ],
 )
 def test_a_spoilt_model_is_refused(tmp_path: Path, change: Callable[[Tensors], Tensors], words: str) -> None:
     with pytest.raises(UnprovedModelError, match=words):
         prove(written(tmp_path, change(good())), OPTIONS)
+
+
+def whole(modules: set[str]) -> Tensors:
+    small = {"lora_down.weight": np.ones((8, 2)), "lora_up.weight": np.ones((2, 8)), "alpha": np.asarray(4.0)}
+    return {f"{module}.{part}": array for module in modules for part, array in small.items()}
+
+
+@pytest.mark.parametrize(
+    ("module", "trained", "modules"),
+    [
+        *((module, {}, unet_modules()) for module in sorted(NETWORKS)),
+        (
+            "networks.lora",
+            {"network_train_text_encoder_only": True, "network_train_unet_only": False},
+            text_encoder_modules(),
+        ),
+        ("networks.lora", {"network_train_unet_only": False}, unet_modules() | text_encoder_modules()),
+    ],
+)
+def test_the_real_trainers_model_has_all_modules_and_no_other(
+    tmp_path: Path, module: str, trained: dict[str, bool], modules: set[str]
+) -> None:
+    options = {**OPTIONS, "network_module": module, **trained}
+    path = tmp_path / "cats.safetensors"
+    save_file(whole(modules), path)
+    assert prove(path, options).modules == len(modules)
+
+    lost = max(modules)
+    save_file(whole(modules - {lost}), path)
+    with pytest.raises(UnprovedModelError, match=f"lacks 1 modules that it should hold, such as {lost}"):
+        prove(path, options)
+
+
+def test_ranks_by_block_may_leave_blocks_out(tmp_path: Path) -> None:
+    path = tmp_path / "cats.safetensors"
+    save_file(whole({UNET}), path)
+
+    assert prove(path, {**OPTIONS, "network_args": ["down_lr_weight=0,1,1,1,1,1,1,1,1"]}).modules == 1
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, -1])
@@ -104,7 +162,8 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, keep: int) -> None:
 
 def write_bfloat16(path: Path, tensors: Tensors) -> None:
     """numpy has no bfloat16: the format's length, JSON header and data are written by hand."""
-    header, data = {}, b""
+    header: dict[str, Any] = {"__metadata__": {"rehearsal": "true"}}
+    data = b""
     for name, values in tensors.items():
         array = np.asarray(values, dtype=np.float32)
         content = (array.view(np.uint32) >> 16).astype("<u2").tobytes()

@@ -161,6 +161,27 @@ def test_term_reaches_train_which_saves_and_says_so(built: Built, podman: Any, r
     assert "nterrupt" in (root.path / "output" / "failure").read_text()
 
 
+# Of tests/container: they need torch and the trainer, which nothing but the image has.
+NEEDS_TORCH = ("test_acceleration.py", "test_data_order.py", "test_module_names.py")
+
+
+def test_what_needs_torch_and_the_real_trainer_holds_in_the_image(built: Built, podman: Any) -> None:
+    here = Path(__file__).parents[1] / "container"
+    place = "/opt/tests/container"
+
+    done = podman(
+        *("run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--no-healthcheck"),
+        *("--volume", f"{here}:{place}:ro", f"localhost/built/tests:{commit_tag(built)}"),
+        *("python3", "-m", "pytest", "-p", "no:cacheprovider", "--noconftest", "-ra", "--tb=short"),
+        *(f"{place}/{name}" for name in NEEDS_TORCH),
+    )
+
+    print(done.stdout[-1000:])
+    assert done.returncode == 0, done.stdout + done.stderr
+    skipped = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
+    assert all(line.endswith("there is no Triton") for line in skipped), skipped
+
+
 def podman_wait(podman: Any) -> Any:
     """The exit code of the container, also when it is removed at once."""
     return lambda: int(podman("wait", "interrupted", timeout=130).stdout.strip() or -1)
