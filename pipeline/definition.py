@@ -17,7 +17,7 @@ from sagemaker.core.workflow.conditions import (
 )
 from sagemaker.core.workflow.execution_variables import ExecutionVariables
 from sagemaker.core.workflow.functions import Join
-from sagemaker.core.workflow.parameters import ParameterInteger, ParameterString
+from sagemaker.core.workflow.parameters import ParameterBoolean, ParameterInteger, ParameterString
 from sagemaker.mlops.workflow.condition_step import ConditionStep
 from sagemaker.mlops.workflow.fail_step import FailStep
 from sagemaker.mlops.workflow.pipeline import Pipeline
@@ -60,6 +60,7 @@ def _pipeline(bucket: str, image_uri: str, role_arn: str) -> Pipeline:
     checkpoints = ParameterString("CheckpointS3Location", default_value=NOT_GIVEN)
     max_wait = ParameterInteger("MaxWaitTimeInSeconds", default_value=172800)
     run_id = ParameterString("RunId", default_value="by-hand")
+    isolation = ParameterBoolean("NetworkIsolation", default_value=False)
 
     shared: dict[str, Any] = {
         "role_arn": role_arn,
@@ -68,6 +69,7 @@ def _pipeline(bucket: str, image_uri: str, role_arn: str) -> Pipeline:
         "volume_gb": volume,
         "max_runtime_seconds": max_runtime,
         "run_id": run_id,
+        "network_isolation": isolation,
         "output": output,
     }
     by_flow = {"dataset": dataset, "config": configuration, "model": model}
@@ -112,6 +114,7 @@ def _pipeline(bucket: str, image_uri: str, role_arn: str) -> Pipeline:
             checkpoints,
             max_wait,
             run_id,
+            isolation,
         ],
         steps=[
             ConditionStep(

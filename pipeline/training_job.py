@@ -57,7 +57,7 @@ class TrainingJob:
 
     Attributes:
         role_arn: the role that the job runs as.
-        image, instance_type, volume_gb, max_runtime_seconds, run_id: pipeline parameters.
+        image, instance_type, volume_gb, max_runtime_seconds, run_id, network_isolation: pipeline parameters.
         output: S3 address below which SageMaker writes `<job>/output/`.
         checkpoints: S3 address (parameter or Join) that is restored at the start; one prefix a run.
         channels: channel name → S3 prefix, each with a trailing slash.
@@ -70,6 +70,7 @@ class TrainingJob:
     volume_gb: Parameter
     max_runtime_seconds: Parameter
     run_id: Parameter
+    network_isolation: Parameter
     output: Parameter
     checkpoints: Parameter | Join
     channels: dict[str, Parameter]
@@ -99,6 +100,7 @@ class TrainingJob:
                 "VolumeSizeInGB": self.volume_gb,
             },
             "StoppingCondition": stopping,
+            "EnableNetworkIsolation": self.network_isolation,
             **spot,
         }
 

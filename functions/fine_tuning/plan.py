@@ -183,13 +183,14 @@ def pipeline_parameters(run: Run, decision: Decision, limits: Limits, rung: Rung
     """
     model = decision.base_model
     inputs = run.uri(f"{run.prefix}input/")
+    own_model = model.uri if model and model.kind == "channel" else None
     values = {
         "InputS3DatasetLocation": run.uri(run.dataset_prefix),
         "InputS3ConfigurationLocation": inputs,
         # The very file: its folder may hold others, and what is downloaded is waited for on billed time. A
         # channel over an empty prefix is refused, so without a base model of its own it shows the run's
         # inputs.
-        "InputS3ModelLocation": model.uri if model and model.kind == "channel" else inputs,
+        "InputS3ModelLocation": own_model or inputs,
         "OutputS3ModelLocation": run.uri(f"{run.prefix}output/"),
         "CheckpointS3Location": run.uri(run.checkpoint_prefix),
         "TrainingInstanceType": rung.instance_type,
@@ -197,6 +198,8 @@ def pipeline_parameters(run: Run, decision: Decision, limits: Limits, rung: Rung
         "MaxTrainingRuntimeInSeconds": rung.max_runtime_seconds,
         "TrainingMode": "spot" if rung.spot else "on-demand",
         "RunId": run.run_id,
+        # With the base model in a channel and the tokenizers in the image nothing is left to be fetched.
+        "NetworkIsolation": own_model is not None,
     }
     if rung.spot:
         values["MaxWaitTimeInSeconds"] = 2 * rung.max_runtime_seconds

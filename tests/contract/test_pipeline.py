@@ -18,6 +18,7 @@ PLACES = {
     "MaxTrainingRuntimeInSeconds": 86400,
     "MaxWaitTimeInSeconds": 172800,
     "TrainingInstanceType": "ml.g5.8xlarge",
+    "NetworkIsolation": True,
 }
 
 
@@ -77,6 +78,13 @@ def test_the_check_of_arguments_can_fail() -> None:
 def test_max_wait_goes_with_spot_and_only_with_it(step: dict[str, Any]) -> None:
     spot = step["Arguments"].get("EnableManagedSpotTraining", False)
     assert ("MaxWaitTimeInSeconds" in step["Arguments"]["StoppingCondition"]) is spot
+
+
+@pytest.mark.parametrize("step", training_steps(), ids=lambda step: str(step["Name"]))
+def test_the_network_can_be_taken_from_every_training_and_is_there_by_default(step: dict[str, Any]) -> None:
+    assert step["Arguments"]["EnableNetworkIsolation"] == {"Get": "Parameters.NetworkIsolation"}
+    (parameter,) = [each for each in deployed()["Parameters"] if each["Name"] == "NetworkIsolation"]
+    assert (parameter["Type"], parameter["DefaultValue"]) == ("Boolean", False)
 
 
 def test_metric_definitions_stay_within_sagemakers_limits() -> None:

@@ -135,6 +135,7 @@ def test_the_pipelines_parameters() -> None:
         "MaxTrainingRuntimeInSeconds": str(runtime),
         "TrainingMode": "spot",
         "RunId": RUN.run_id,
+        "NetworkIsolation": "True",
         "MaxWaitTimeInSeconds": str(2 * runtime),
     }
     assert decision.plan is not None
@@ -142,6 +143,7 @@ def test_the_pipelines_parameters() -> None:
     on_demand = parameters(plan.ladder_of(RUN, decide(), LIMITS)[0])
     assert on_demand["TrainingMode"] == "on-demand"
     assert on_demand["InputS3ModelLocation"] == on_demand["InputS3ConfigurationLocation"]
+    assert on_demand["NetworkIsolation"] == "False"
     assert "MaxWaitTimeInSeconds" not in on_demand
 
 
