@@ -108,6 +108,56 @@ def test_a_hub_that_cannot_be_asked_is_a_classified_failure(environment: Environ
     assert failure.value.kind == "trainer-crash"
 
 
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        (
+            "huggingface_hub.errors.GatedRepoError: 403 Client Error. Access to a/b is restricted.",
+            "base-model",
+        ),
+        ("huggingface_hub.errors.RepositoryNotFoundError: 401 Client Error.", "base-model"),
+        ("huggingface_hub.errors.RevisionNotFoundError: 404 Client Error.", "base-model"),
+        ("requests.exceptions.ConnectionError: Max retries exceeded with url: /a/b", "no-network"),
+        ("OSError: [Errno 28] No space left on device", "disk-full"),
+    ],
+)
+def test_what_the_hub_refuses_is_told_in_its_class(
+    environment: Environment, tmp_path: Path, said: str, kind: str
+) -> None:
+    with pytest.raises(TrainerFailedError) as failure:
+        load_base_model(
+            BaseModel("hub", id="a/b", revision="1"), None, answering(environment, tmp_path, said, 1)
+        )
+
+    assert failure.value.kind == kind
+
+
+def test_the_hub_is_asked_for_the_pinned_revision_and_the_answer_is_hashed(
+    environment: Environment, tmp_path: Path
+) -> None:
+    fetched = tmp_path / "sdxl.safetensors"
+    fetched.write_bytes(WEIGHTS)
+    hub = BaseModel("hub", id="a/b", revision="c0ffee", file="sdxl.safetensors")
+
+    loaded = load_base_model(hub, None, answering(environment, tmp_path, str(fetched), 0))
+
+    asked = (tmp_path / "asked").read_text().splitlines()[-4:]
+    assert asked == ["a/b", "c0ffee", "sdxl.safetensors", str(environment.folders.work / "base-model")]
+    assert loaded.name == str(fetched)
+    assert loaded.told()["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
+
+
+def answering(environment: Environment, folder: Path, said: str, code: int) -> Environment:
+    """With an interpreter that notes how it was called and says what the hub's client would."""
+    python = folder / "python"
+    stream = "&2" if code else "&1"
+    python.write_text(
+        f"#!/bin/sh\nprintf '%s\\n' \"$@\" >{folder}/asked\necho '{said}' >{stream}\nexit {code}\n"
+    )
+    python.chmod(0o755)
+    return replace(environment, machine=replace(environment.machine, python=str(python)))
+
+
 def test_sagemakers_files_are_read_in_both_spellings(tmp_path: Path) -> None:
     settings = tmp_path / "input" / "config"
     settings.mkdir(parents=True)

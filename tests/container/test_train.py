@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from kohya_trainer.trainer_events import encode
 
-from .conftest import TrainingRoot
+from .conftest import REHEARSAL, TrainingRoot
 
 MODEL_FILES = {"cats.safetensors", "loss.jsonl"}
 
@@ -172,6 +172,29 @@ def test_a_plan_for_another_version_of_kohya_is_refused(root: Any) -> None:
 
     assert run.code == 1
     assert run.failure.startswith("The run was planned for Kohya v25.2.2, but this image holds v22.6.2.")
+
+
+def test_the_older_version_trains_with_its_scripts_at_the_root_and_begins_anew_after_an_interruption(
+    root: Any, tmp_path: Path
+) -> None:
+    """v22.6.2: no submodule, no hooks; its bar is read, and its states are saved but never gone on from."""
+    home = tmp_path / "kohya_ss"
+    home.mkdir()
+    (home / "REHEARSAL.md").touch()
+    for path in (REHEARSAL / "sd-scripts").iterdir():
+        (home / path.name).symlink_to(path)
+    root.write_plan(max_train_steps=24)
+    plan = root.path / "input" / "data" / "config" / "plan.json"
+    plan.write_text(json.dumps({**json.loads(plan.read_bytes()), "kohya_version": "v22.6.2"}))
+    version = {"kohya_home": home, "KOHYA_VERSION": "v22.6.2"}
+
+    _run_until(root, r"^checkpoint step=10$", signal.SIGKILL, **version, REHEARSAL_STEP_SECONDS="0.05")
+    run = root.run(**version)
+
+    assert run.code == 0, run.output
+    assert "Kohya v22.6.2 cannot continue with the right step count; starting again" in run.output
+    assert [step for step, _ in root.losses()] == list(range(1, 25))
+    assert root.provenance()["kohya_version"] == "v22.6.2"
 
 
 def test_a_gpu_instance_whose_gpu_cannot_be_seen_is_not_trained_on_by_the_cpu(
@@ -368,6 +391,7 @@ INTERRUPTIONS = [
     (r"^checkpoint step=20 ", signal.SIGTERM, 20),  # between two epochs
     (r"^progress step=25 ", signal.SIGTERM, 25),
     (r"^progress step=27 ", signal.SIGKILL, 20),
+    (r"save train state to .*step-00000020", signal.SIGKILL, 10),  # while that state is written
 ]
 
 

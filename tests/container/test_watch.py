@@ -83,6 +83,24 @@ def test_a_loss_that_is_no_number_names_step_and_batch(tmp_path: Path, loss: flo
     assert "at step 2, in the batch of a.jpg, b.jpg." in watched.error.cause
 
 
+def test_a_broken_loss_leaves_the_last_finite_state_and_says_which(tmp_path: Path) -> None:
+    watched = watch(tmp_path, [])
+    state = tmp_path / "states" / "step-00000010"
+    state.mkdir(parents=True)
+    (state / "optimizer.bin").write_text("finite")
+    told = encode("state", step=10, path=str(state), seconds=0.5, batches=40, asked=False)
+
+    watched.output(
+        b"  total optimization steps: 40\n" + step(10, 0.5) + f"{told}\n".encode() + step(11, math.nan)
+    )
+
+    assert watched.error is not None
+    assert "at step 11" in watched.error.cause
+    assert watched.error.cause.endswith("The state after step 10 is kept.")
+    (kept,) = CheckpointStore(tmp_path / "checkpoints", "fingerprint").complete()
+    assert (kept.step, (kept.state / "optimizer.bin").read_text()) == (10, "finite")
+
+
 def test_a_private_runs_failure_names_no_file_and_its_log_no_prompt(tmp_path: Path) -> None:
     said: list[str] = []
     watched = watch(tmp_path, said, private=True)
@@ -130,6 +148,24 @@ def test_a_silent_trainer_is_stopped_with_what_the_gpu_does(
     assert watched.error is not None
     assert watched.error.kind == "stalled"
     assert "after step 7 (GPU 0: 0 %, 70000 MiB" in watched.error.cause
+
+
+def test_utilisation_and_memory_of_each_gpu_are_what_the_driver_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real output of nvidia-smi on a machine with two GPUs; without one nothing is said."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert watching.gpu_state() == ""
+
+    program = tmp_path / "nvidia-smi"
+    program.write_text(
+        "#!/bin/sh\n"
+        '[ "$1" = --query-gpu=utilization.gpu,memory.used,memory.total ] || exit 2\n'
+        "echo '0 %, 41230 MiB, 81559 MiB'\necho '97 %, 80112 MiB, 81559 MiB'\n"
+    )
+    program.chmod(0o755)
+
+    assert watching.gpu_state() == ("GPU 0: 0 %, 41230 MiB, 81559 MiB; GPU 1: 97 %, 80112 MiB, 81559 MiB")
 
 
 def test_the_best_validation_is_kept_beside_the_checkpoints(tmp_path: Path) -> None:
