@@ -3,17 +3,19 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from kohya_trainer.environment import Folders
 from kohya_trainer.errors import DatasetChangedError, InvalidConfigurationError, NoDataError
-from kohya_trainer.inputs import Inputs, InspectedFile, Placement
+from kohya_trainer.inputs import OLDER_CONFIGURATION, Inputs, InspectedFile, Placement
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 )  # Kohya's own list, library/train_util.py
+CAPTION_SUFFIXES = (".caption", ".txt")  # the first one is the trainer's default
 REGULARIZATION = "reg/"
 _BLOCK = 1 << 20
 
@@ -72,8 +74,8 @@ def _inspected(placements: tuple[Placement, ...], inputs: Inputs, folders: Folde
             )
         taken.add(place)
         _place(_verified(folders.dataset, expected), place)
-    repeats = _repeats_of_images(training)
-    if not repeats:
+    images = _images(training)
+    if not images:
         raise NoDataError(
             "The plan names no image to train on.", "Add images to the dataset and drop it again."
         )
@@ -82,8 +84,8 @@ def _inspected(placements: tuple[Placement, ...], inputs: Inputs, folders: Folde
         training=training,
         regularization=regularization if regularization.is_dir() else None,
         files=len(taken),
-        images=len(repeats),
-        examples=sum(repeats),
+        images=len(images),
+        examples=_examples(images),
         digest=_digest(lines),
     )
 
@@ -94,20 +96,21 @@ def _as_it_is(inputs: Inputs, folders: Folders) -> StagedDataset:
     training = folders.dataset / named
     if not named or ".." in PurePosixPath(named).parts or not training.is_dir():
         training = folders.dataset
-    repeats = _repeats_of_images(training) if training.is_dir() else []
-    if not repeats:
+    images = _images(training) if training.is_dir() else []
+    if not images:
         raise NoDataError(
             "The dataset holds no images in folders named <repeats>_<words>.",
             "Put the images into a folder such as 10_sks cat.",
         )
+    _require_seen_captions(images, inputs.config)
     files = sorted(path for path in folders.dataset.rglob("*") if path.is_file())
     regularization = folders.dataset / "reg"
     return StagedDataset(
         training=training,
         regularization=regularization if regularization.is_dir() and regularization != training else None,
         files=len(files),
-        images=len(repeats),
-        examples=sum(repeats),
+        images=len(images),
+        examples=_examples(images),
         digest=_digest(
             f"{sha256_of(path)}  {path.relative_to(folders.dataset).as_posix()}" for path in files
         ),
@@ -145,17 +148,32 @@ def _below(base: Path, name: str) -> Path:
     return base / parts
 
 
-def _repeats_of_images(training: Path) -> list[int]:
-    """One number an image that Kohya would find: directly inside a folder whose name starts with a positive
-    number and `_`, which is how often an epoch shows it.
-    """
+def _images(training: Path) -> list[Path]:
+    """Those that Kohya would find: directly inside a folder whose name starts with a positive number and `_`."""
     folders = [path for path in training.iterdir() if path.is_dir() and _repeats(path.name) > 0]
-    return [
-        _repeats(folder.name)
-        for folder in folders
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES
-    ]
+    return [path for folder in folders for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def _examples(images: Iterable[Path]) -> int:
+    """What an epoch shows: the folder's number says how often each is."""
+    return sum(_repeats(path.parent.name) for path in images)
+
+
+def _require_seen_captions(images: Iterable[Path], options: Mapping[str, Any]) -> None:
+    """Nobody has judged this dataset; without captions the trainer takes the folder's name and at most warns."""
+    named = options.get("caption_extention") or options.get("caption_extension") or CAPTION_SUFFIXES[0]
+    wanted = f".{str(named).removeprefix('.')}"
+    found = {
+        suffix
+        for suffix in (wanted, *CAPTION_SUFFIXES)
+        if any(image.with_suffix(suffix).is_file() for image in images)
+    }
+    if found and wanted not in found:
+        (other, *_) = sorted(found)
+        raise InvalidConfigurationError(
+            f"The captions end in {other}, but the trainer looks for {wanted} and would train without them.",
+            f'Set caption_extension = "{other}" in {OLDER_CONFIGURATION}.',
+        )
 
 
 def _repeats(folder: str) -> int:

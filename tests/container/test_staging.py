@@ -124,3 +124,30 @@ def test_the_older_layout_is_taken_as_it_is_or_from_the_folder_that_its_toml_nam
     assert staged.images == 1
     with pytest.raises(NoDataError):
         stage(Inputs(config={"train_data_dir": "../.."}), folders)
+
+
+@pytest.mark.parametrize(
+    ("options", "captions", "remedy"),
+    [
+        ({}, ".txt", 'Set caption_extension = ".txt" in kohya-sdxl-config.toml.'),
+        ({"caption_extension": ".txt"}, ".caption", 'Set caption_extension = ".caption"'),
+        ({"caption_extention": ".text"}, ".txt", 'Set caption_extension = ".txt"'),
+        ({"caption_extension": "txt"}, ".txt", None),
+        ({}, ".caption", None),
+        ({}, "", None),
+    ],
+)
+def test_captions_that_the_older_layouts_trainer_would_not_see_are_told(
+    folders: Folders, options: dict[str, str], captions: str, remedy: str | None
+) -> None:
+    place = folders.dataset / "10_sks cat"
+    place.mkdir(parents=True)
+    (place / "a.png").write_bytes(b"pixels")
+    (place / f"a{captions or '.json'}").write_text("sks cat")
+
+    if remedy is None:
+        assert stage(Inputs(config=options), folders).images == 1
+        return
+    with pytest.raises(InvalidConfigurationError, match="would train without them") as refused:
+        stage(Inputs(config=options), folders)
+    assert refused.value.remedy.startswith(remedy)
