@@ -31,6 +31,11 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"fp8_base": True, "mixed_precision": "no"}, STOPS, "fp8_base and fp8_base_unet need"),
     ({"lr_scheduler": "constant", "lr_warmup_steps": 10}, STOPS, "lr_warmup_steps cannot go"),
     ({**ADAFACTOR, "lr_warmup_steps": 10}, STOPS, "lr_warmup_steps cannot go"),
+    (
+        {"network_module": "networks.dylora", "network_train_unet_only": False},
+        STOPS,
+        "both text encoders the same names",
+    ),
     ({"lr_scheduler": "adafactor"}, STOPS, "lr_scheduler adafactor goes"),
     ({"lr_scheduler": "piecewise_constant"}, STOPS, "needs step_rules"),
     ({"lr_scheduler": "cosine_with_min_lr"}, STOPS, "needs lr_scheduler_min_lr_ratio"),
