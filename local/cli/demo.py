@@ -1,5 +1,6 @@
 """`./dev demo`: the whole path on the embedded AWS, in the order in which a user of AWS meets it."""
 
+import os
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from local.cli import dataset, embedded, image_source, mailbox, model_view, records
+from local.cli import dataset, embedded, image_machine, image_source, mailbox, model_view, records
 from local.cli.account import ROOT, Account, embedded_account
 from local.cli.deployment import deploy, stack_outputs
 from local.cli.failure import CommandError
@@ -32,9 +33,10 @@ def run(folder: Path) -> int:
     begun = time.monotonic()
     stopwatch = Stopwatch()
     heading(console, "The embedded AWS starts, policies enforced")
+    builder = image_machine.offered(os.environ, console.print)
     with ExitStack() as running:
         with stopwatch.stage("embedded AWS started"):
-            server = running.enter_context(embedded.temporary())
+            server = running.enter_context(embedded.temporary(builder))
         console.print(f"{server.endpoint}, everything it writes in {server.home}", highlight=False)
         demonstration = Demonstration(console, embedded_account(server), stopwatch)
         try:
@@ -42,6 +44,8 @@ def run(folder: Path) -> int:
         except CommandError:
             demonstration.show_logs()
             raise
+        if builder:
+            image_machine.keep()
         heading(console, "Times")
         show_times(console, "stages of the demo", stopwatch.stages, time.monotonic() - begun)
     heading(console, "What was shown")

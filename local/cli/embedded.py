@@ -7,7 +7,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -53,13 +53,16 @@ class Sight(Enum):
 
 
 @contextmanager
-def temporary() -> Iterator[Embedded]:
-    """An embedded AWS that is gone afterwards, with its folder, however the block ends."""
+def temporary(builder: Mapping[str, str] | None = None) -> Iterator[Embedded]:
+    """An embedded AWS that is gone afterwards, with its folder, however the block ends.
+
+    `builder`: of image_machine; without it, what the environment asks for.
+    """
     with temporary_folder("embedded-aws-") as home:
         child: subprocess.Popen[str] | None = None
         try:
             with postponed():
-                child = start(home)
+                child = start(home, builder)
             yield Embedded(wait_until_ready(home, child), str(home), child.pid)
         finally:
             if child:
@@ -67,7 +70,7 @@ def temporary() -> Iterator[Embedded]:
                     stop(child)
 
 
-def start(home: Path) -> subprocess.Popen[str]:
+def start(home: Path, builder: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     home.mkdir(parents=True, exist_ok=True)
     with log(home).open("w") as output:
         return subprocess.Popen(
@@ -75,7 +78,7 @@ def start(home: Path) -> subprocess.Popen[str]:
             cwd=home,
             env={
                 **os.environ,
-                **image_machine.chosen(os.environ),
+                **(image_machine.chosen(os.environ) if builder is None else builder),
                 "EMBEDDED_AWS_HOME": str(home),
                 "EMBEDDED_AWS_PORT": "0",
                 "PYTHONPATH": str(ROOT),

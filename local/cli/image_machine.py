@@ -1,7 +1,7 @@
 """What a machine without Docker needs to build the training image: tools, a base, torch for a CPU, Kohya's source.
 
-`./dev test-image` always builds it, `./dev demo` and `./dev up` do with EMBEDDED_AWS_BUILDER=buildah. What is made is
-kept below .dev/image-test/, so that only the first time is slow.
+`./dev test-image` always builds it, `./dev up` does with EMBEDDED_AWS_BUILDER=buildah, and `./dev demo` also by itself
+where that takes seconds. What is made is kept below .dev/image-test/, so that only the first time is slow.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from local.cli.failure import CommandError
@@ -29,6 +29,10 @@ KOHYA_VERSION = "v25.2.2"
 CPU = "+cpu"
 TORCHVISION_WITHOUT_OPERATORS = "torchvision==0.15.2"
 CERTIFICATES = Path("/etc/ssl/certs")
+# What the slow layers are made of, and what decides where their parts come from.
+SLOW = ("Dockerfile", "build_steps", "requirements", "versions")
+SOURCES = ("KOHYA_CHECKOUT", "TEST_IMAGE_TORCH", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS")
+BUILT = WORK / "built"
 
 STORAGE = """[storage]
 driver = "overlay"
@@ -45,11 +49,13 @@ runtime = "runc"
 """
 
 
+def missing_tools() -> list[str]:
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    return [name for name in TOOLS if shutil.which(name, path=path) is None]
+
+
 def require_tools() -> None:
-    missing = [
-        name for name in TOOLS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None
-    ]
-    if missing:
+    if missing := missing_tools():
         raise CommandError(
             f"Missing: {', '.join(missing)}. On Debian 12 and later, as root:\n"
             f"  apt-get update && apt-get install --yes --no-install-recommends {PACKAGES}"
@@ -62,6 +68,34 @@ def chosen(environment: Mapping[str, str]) -> dict[str, str]:
     """What `prepare` gives, where a real build is asked for and nobody prepared it."""
     asked = environment.get("EMBEDDED_AWS_BUILDER") == "buildah"
     return prepare() if asked and "EMBEDDED_AWS_BUILD_ARGUMENTS" not in environment else {}
+
+
+def offered(environment: Mapping[str, str], say: Callable[[str], None]) -> dict[str, str]:
+    """The same for who asked for nothing: a real build where it takes seconds, and a word of it where it would not."""
+    if "EMBEDDED_AWS_BUILDER" in environment or missing_tools() or os.geteuid() != 0:
+        return chosen(environment)
+    if not BUILT.is_file() or BUILT.read_text() != fingerprint(environment):
+        say(
+            "EMBEDDED_AWS_BUILDER=buildah ./dev demo would build the image for real: minutes, the first time."
+        )
+        return {}
+    say("The image is built for real, on layers that are kept (EMBEDDED_AWS_BUILDER=none spares that).")
+    return prepare()
+
+
+def keep() -> None:
+    """The image was built: its layers are there for the next time."""
+    BUILT.write_text(fingerprint(os.environ))
+
+
+def fingerprint(environment: Mapping[str, str]) -> str:
+    """Of what the layers below the project's own code are made of; the next build is slow when it changes."""
+    digest = hashlib.sha256()
+    for path in sorted(path for name in SLOW for path in (CONTAINER / name, *(CONTAINER / name).rglob("*"))):
+        if path.is_file() and path.suffix != ".pyc":
+            digest.update(path.read_bytes())
+    digest.update(repr([environment.get(name) for name in SOURCES]).encode())
+    return digest.hexdigest()
 
 
 def prepare() -> dict[str, str]:

@@ -19,6 +19,7 @@ def _demo(temporary: Path) -> subprocess.Popen[str]:
         "TMPDIR": str(temporary),
         "PATH": f"{os.environ['TOOLS_BIN']}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
+        "EMBEDDED_AWS_BUILDER": "none",
     }
     command = [f"{os.environ['TOOLS_BIN']}/python", "-P", "-m", "local.cli", "demo"]
     return subprocess.Popen(

@@ -52,6 +52,7 @@ def built(builder: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         deployer = Deployer(account, template)
         stack = deployer.deploy()
         image = deployer.push_image(stack)
+        image_machine.keep()
         try:
             yield Built(stack, deployer, image)
         finally:

@@ -56,13 +56,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (home / "logs" / "training" / "job.log").write_text("what ended the job\n")
 
     @contextmanager
-    def temporary() -> Any:
+    def temporary(builder: dict[str, str]) -> Any:
         yield Embedded("http://127.0.0.1:9", str(home), 0)
 
     dropped = Dropped(
         "photos", "datasets/cats/manifest.json", "v1", 1, 1, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     )
     monkeypatch.setattr(demo.embedded, "temporary", temporary)
+    monkeypatch.setattr(demo.image_machine, "offered", lambda environment, say: {})
     monkeypatch.setattr(demo, "embedded_account", lambda embedded: AccountOfAFailedRun(home))
     monkeypatch.setattr(demo, "deploy", lambda account, say: None)
     monkeypatch.setattr(demo, "stack_outputs", lambda account: {"BucketName": "photos"})
