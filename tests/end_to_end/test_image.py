@@ -15,7 +15,7 @@ from tests.end_to_end.conftest import Deployer
 from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
 
 PROJECT = "image-tests"
-PARAMETERS = {"ProjectName": PROJECT, "RoleNamePrefix": PROJECT[:5]}
+PARAMETERS = {"ProjectName": PROJECT, "RoleNamePrefix": PROJECT[:5], "UploadWaitSeconds": "60"}
 
 
 def _image_of_both(stack: Stack, clone: Path) -> str | None:
@@ -33,6 +33,12 @@ def _image_of_both(stack: Stack, clone: Path) -> str | None:
     return f"{repository['repositoryUri']}@{digests['latest']}"
 
 
+def _asked_for_source(stack: Stack) -> bool:
+    """While the upload is waited for."""
+    mails = [mail.get_content() for mail in stack.mails(kind="waiting") if "source" in mail["Subject"]]
+    return any("\n./dev push-image-source\n" in text and "\n./dev retry " in text for text in mails)
+
+
 def waiting_source(folder: Path, gate: Path) -> Path:
     """container/ with a build that lasts until the gate is there."""
     shutil.copytree(SOURCE, folder, ignore=NOT_SOURCE)
@@ -48,8 +54,12 @@ def test_the_life_of_the_image(
 ) -> None:
     stack = deployer.deploy(PROJECT, **PARAMETERS)
 
-    # Given no source yet: a drop is answered with the command that brings it
-    prefix = stack.drop("before-the-image", dataset(2), quick_manifest())
+    # Given no source yet: a drop is answered with the command that brings it, at once and at its end
+    files = dataset(2)
+    late = files.popitem()
+    prefix = stack.drop("before-the-image", files, quick_manifest(files=[{"path": late[0]}]))
+    eventually(lambda: _asked_for_source(stack), "a mail that asks for the source", 30)
+    stack.put(prefix + late[0], late[1])
     record = stack.record(prefix)
     assert record["status"] == "FAILED"
     assert "./dev push-image-source" in stack.mail(record["run_id"], "image-missing")
