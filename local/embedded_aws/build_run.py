@@ -13,6 +13,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 from ministack.core.responses import get_account_id, get_region
 
+from local.embedded_aws.build_reports import ReportError, upload
 from local.embedded_aws.build_tools import write_tools
 from local.embedded_aws.buildspec import (
     MARK,
@@ -92,9 +93,7 @@ class BuildRun:
         except BuildspecError as error:
             raise PhaseError(str(error)) from error
         self._end("SUCCEEDED")
-        status = self._execute(spec, source)
-        self._begin("UPLOAD_ARTIFACTS")
-        self._end("SUCCEEDED")
+        status = self._upload_reports(spec, source, self._execute(spec, source))
         self._begin("FINALIZING")
         self._end("SUCCEEDED")
         return status
@@ -180,6 +179,18 @@ class BuildRun:
                 {"name": name, "value": value} for name, _, value in pairs
             ]
         return status if status != "SUCCEEDED" or code == 0 else "FAILED"
+
+    def _upload_reports(self, spec: Buildspec, source: Path, status: str) -> str:
+        """The build's status after it; a build that was stopped has no reports."""
+        self._begin("UPLOAD_ARTIFACTS")
+        try:
+            if status in ("SUCCEEDED", "FAILED"):
+                self._build["reportArns"] = upload(spec.reports, source, self._build, self._role)
+        except ReportError as error:
+            self._end("FAILED", f"CLIENT_ERROR: {error}")
+            return "FAILED"
+        self._end("SUCCEEDED")
+        return status
 
     def _environment(self, spec: Buildspec, source: Path) -> dict[str, str]:
         tools = write_tools(self._folder / "bin", os.environ.get("PATH", os.defpath), os.environ)

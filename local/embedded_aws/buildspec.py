@@ -21,12 +21,21 @@ class BuildspecError(Exception):
 
 
 @dataclass(frozen=True)
+class ReportFiles:
+    """Where a report's JUnit files lie: `patterns` below `base_directory`, which is below the source."""
+
+    base_directory: str
+    patterns: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Buildspec:
     """`phases` maps each of PHASES to its commands and those of its `finally` block."""
 
     variables: Mapping[str, str]
     exported: Sequence[str]
     phases: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+    reports: Mapping[str, ReportFiles]
 
 
 def read_buildspec(text: str) -> Buildspec:
@@ -50,7 +59,14 @@ def read_buildspec(text: str) -> Buildspec:
         variables={str(name): _text(value) for name, value in (environment.get("variables") or {}).items()},
         exported=[str(name) for name in environment.get("exported-variables") or []],
         phases={name: _commands(phases.get(name.lower()) or {}) for name in PHASES},
+        reports={str(name): _report(files) for name, files in (document.get("reports") or {}).items()},
     )
+
+
+def _report(section: Mapping[str, Any]) -> ReportFiles:
+    if section.get("file-format", "JUNITXML") != "JUNITXML" or not section.get("files"):
+        raise BuildspecError("YAML_FILE_ERROR: a report needs files, and only JUNITXML is emulated")
+    return ReportFiles(str(section.get("base-directory", ".")), [str(each) for each in section["files"]])
 
 
 def _commands(phase: Mapping[str, Any]) -> tuple[list[str], list[str]]:

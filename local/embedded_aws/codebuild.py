@@ -10,10 +10,11 @@ from ministack.services import codebuild
 from ministack.services.cloudformation import provisioners
 
 from local.embedded_aws import ecr_layers
+from local.embedded_aws.build_reports import batch_get_reports
 from local.embedded_aws.build_run import BuildRun
 from local.embedded_aws.checked_operation import checked
 from local.embedded_aws.patching import replace
-from local.embedded_aws.registration import in_background
+from local.embedded_aws.registration import add_operation, in_background
 from local.embedded_aws.request_validation import RequestError
 
 Request = Mapping[str, Any]
@@ -44,6 +45,7 @@ def install() -> None:
         ("_list_builds_for_project", "ListBuildsForProject", list_builds_for_project),
     ):
         replace(codebuild, name, checked("codebuild", operation, new, refused_as="InvalidInputException"))
+    add_operation("codebuild", "BatchGetReports", checked("codebuild", "BatchGetReports", batch_get_reports))
     handlers = provisioners._RESOURCE_HANDLERS["AWS::CodeBuild::Project"]
     create, update = handlers["create"], handlers["update"]
     handlers["create"] = lambda *given: with_log_group(create(*given), given[1])

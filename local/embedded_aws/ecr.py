@@ -5,26 +5,15 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ministack import app
 from ministack.services import ecr
 
 from local.embedded_aws.patching import replace
-from local.embedded_aws.registration import Response, error_response, json_response
+from local.embedded_aws.registration import Response, add_operation, error_response, json_response
 
 
 def install() -> None:
     known = replace(ecr, "_describe_images", lambda request: describe_images(known, request))
-    handle = app.SERVICE_HANDLERS["ecr"]
-
-    async def with_scans(
-        method: str, path: str, headers: Mapping[str, str], body: bytes, query: Any
-    ) -> Response:
-        if headers.get("x-amz-target", "").endswith(".DescribeImageScanFindings"):
-            return describe_image_scan_findings(json.loads(body))
-        response: Response = await handle(method, path, headers, body, query)
-        return response
-
-    app.SERVICE_HANDLERS["ecr"] = with_scans
+    add_operation("ecr", "DescribeImageScanFindings", describe_image_scan_findings)
 
 
 def describe_image_scan_findings(request: Mapping[str, Any]) -> Response:

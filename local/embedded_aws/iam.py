@@ -75,7 +75,9 @@ LOG_STREAM_OPERATIONS = frozenset(
 
 
 def build_project_arn(operation: str, request: Mapping[str, Any]) -> str | None:
-    """Builds, whose ids begin with their project's name, are authorized on the project."""
+    """Builds, whose ids begin with their project's name, are authorized on the project, reports on their group."""
+    if reports := request.get("reportArns"):
+        return arn("codebuild", f"report-group/{reports[0].rpartition('report/')[2].partition(':')[0]}")
     builds = request.get("ids") or [request.get("id") or ""]
     project = builds[0].rpartition("/")[2].partition(":")[0]
     return arn("codebuild", f"project/{project}") if project else None

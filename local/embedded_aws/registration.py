@@ -61,6 +61,21 @@ def register_json_service(name: str, target_prefix: str, operations: Mapping[str
     iam_actions.SERVICE_TO_IAM_NAMESPACE[name] = name
 
 
+def add_operation(service: str, name: str, operation: Operation) -> None:
+    """Answer one more operation of a service that ministack has, in the AWS JSON protocol."""
+    handle = app.SERVICE_HANDLERS[service]
+
+    async def answer(
+        method: str, path: str, headers: Mapping[str, str], body: bytes, query: object
+    ) -> Response:
+        if headers.get("x-amz-target", "").endswith(f".{name}"):
+            return operation(json.loads(body))
+        response: Response = await handle(method, path, headers, body, query)
+        return response
+
+    app.SERVICE_HANDLERS[service] = answer
+
+
 def register_resource_arn(service: str, resource_of: Callable[[str, Mapping[str, Any]], str | None]) -> None:
     """Let `resource_of(operation, request)` name the ARN on which IAM judges a caller of `service`.
 

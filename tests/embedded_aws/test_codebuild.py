@@ -36,6 +36,7 @@ class Project:
     def permissions(self, without: str = "") -> list[dict[str, Any]]:
         repository = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/{self.name}"
         source = f"arn:aws:codecommit:{REGION}:{ACCOUNT}:{self.name}"
+        reports = f"arn:aws:codebuild:{REGION}:{ACCOUNT}:report-group"
         statements = {
             "codecommit:GitPull": source,
             "codecommit:GetBranch": source,
@@ -51,6 +52,10 @@ class Project:
             "logs:CreateLogGroup": "*",
             "logs:CreateLogStream": "*",
             "logs:PutLogEvents": "*",
+            "codebuild:CreateReportGroup": f"{reports}/{self.name}-*",
+            "codebuild:CreateReport": f"{reports}/{self.name}-*",
+            "codebuild:UpdateReport": f"{reports}/{self.name}-*",
+            "codebuild:BatchPutTestCases": f"{reports}/{self.name}-*",
         }
         return [allow(action, on) for action, on in statements.items() if action != without]
 
@@ -88,6 +93,17 @@ class Project:
             lambda: (build := self.build(identifier))["buildStatus"] != "IN_PROGRESS" and build
         )
         return found
+
+    def reports(self, build: dict[str, Any]) -> dict[str, Any]:
+        """Name of each report's group → status and what is not 0 of its counts."""
+        found = self.codebuild.batch_get_reports(reportArns=build["reportArns"])["reports"]
+        return {
+            each["name"]: (
+                each["status"],
+                {name: count for name, count in each["testSummary"]["statusCounts"].items() if count},
+            )
+            for each in found
+        }
 
     def log(self, identifier: str) -> list[str]:
         logs = self.build(identifier)["logs"]
@@ -269,7 +285,14 @@ def test_a_buildspec_that_codebuild_refuses_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "action", ["codecommit:GitPull", "logs:CreateLogStream", "ecr:PutImage", "ecr:InitiateLayerUpload"]
+    "action",
+    [
+        "codecommit:GitPull",
+        "logs:CreateLogStream",
+        "ecr:PutImage",
+        "ecr:InitiateLayerUpload",
+        "codebuild:BatchPutTestCases",
+    ],
 )
 def test_a_permission_that_the_role_lacks_fails_the_build_by_name(project: Project, action: str) -> None:
     role = project.aws.create_role(
@@ -277,9 +300,11 @@ def test_a_permission_that_the_role_lacks_fails_the_build_by_name(project: Proje
     )
     project.create(role)
     image = f"{REGISTRY}/{project.name}:one"
+    reported = action.startswith("codebuild:")
     project.push(
-        commands(f"docker build -t {image} .", f"docker push {image}"),
+        REPORTS if reported else commands(f"docker build -t {image} .", f"docker push {image}"),
         Dockerfile="FROM scratch\nCOPY Dockerfile /\n",
+        junit__xml=JUNIT,
     )
 
     identifier = project.start()
@@ -311,6 +336,44 @@ def test_a_build_tells_its_beginning_and_its_end(project: Project) -> None:
     assert failed["phase-context"][0].startswith(
         "COMMAND_EXECUTION_ERROR: Error while executing command: false"
     )
+
+
+JUNIT = (
+    '<testsuites><testsuite><testcase name="a" time="0.5"/><testcase name="b"><failure/></testcase>'
+    '<testcase name="c"><skipped/></testcase><testcase name="d"><error/></testcase></testsuite></testsuites>'
+)
+REPORTS = """
+version: 0.2
+phases:
+  build: {commands: ['mkdir -p out', 'cp *.xml out/ || true']}
+reports:
+  unit: {base-directory: out, files: ['*.xml'], file-format: JUNITXML}
+"""
+
+
+def test_a_build_reports_its_tests(project: Project) -> None:
+    project.create()
+    project.push(REPORTS, junit__xml=JUNIT)
+
+    build = project.ended(project.start())
+
+    assert build["buildStatus"] == "SUCCEEDED"
+    counts = {"SUCCEEDED": 1, "FAILED": 1, "SKIPPED": 1, "ERROR": 1}
+    assert project.reports(build) == {f"{project.name}-unit": ("FAILED", counts)}
+    lost = project.codebuild.batch_get_reports(reportArns=[build["reportArns"][0] + "0"])
+    assert lost["reportsNotFound"] == [build["reportArns"][0] + "0"]
+
+
+@pytest.mark.parametrize("junit", ["", "<testsuites"])
+def test_a_build_without_the_report_that_it_promises_fails(project: Project, junit: str) -> None:
+    project.create()
+    project.push(REPORTS, **({"junit__xml": junit} if junit else {}))
+
+    build = project.ended(project.start())
+
+    assert build["buildStatus"] == "FAILED"
+    assert (phases(build)["BUILD"], phases(build)["UPLOAD_ARTIFACTS"]) == ("SUCCEEDED", "FAILED")
+    assert ("JUnit" if junit else "no matching report paths") in str(build["phases"])
 
 
 # The project's own buildspec and Dockerfile
@@ -362,6 +425,8 @@ def test_the_images_own_buildspec_pushes_an_image_of_the_commit(container: Conta
     assert set(images) == {f"{commit}-v25.2.2", "latest"}
     exported = {item["name"]: item["value"] for item in build["exportedEnvironmentVariables"]}
     assert exported == {"IMAGE_TAG": f"{commit}-v25.2.2", "IMAGE_DIGEST": images["latest"]}
+    not_run = {f"{container.project.name}-image-tests": ("SUCCEEDED", {"SKIPPED": 1})}
+    assert container.project.reports(build) == not_run
 
 
 def test_latest_moves_only_while_the_commit_is_the_tip(container: Container) -> None:

@@ -97,6 +97,13 @@ def test_the_images_own_tests_ran_before_the_push(built: Built) -> None:
         < text.index(" passed, ")
         < text.index("latest is sha256:")
     )
+    codebuild = built.stack.client("codebuild")
+    (report,) = codebuild.batch_get_reports(reportArns=newest_build(built)["reportArns"])["reports"]
+    counts = report["testSummary"]["statusCounts"]
+    assert report["status"] == "SUCCEEDED"
+    assert counts["SUCCEEDED"] == report["testSummary"]["total"] > 10
+    (told,) = built.stack.mails(kind="image-built")
+    assert f"Tests: {report['name']} {counts['SUCCEEDED']} succeeded" in told.get_content()
 
 
 def test_a_dropped_dataset_is_trained_in_the_image_that_the_run_pinned(built: Built) -> None:
