@@ -90,7 +90,7 @@ def image_failed(facts: Mapping[str, Any]) -> Message:
         ["Cause:", f"{known(facts.get('reason'))}"],
         [f"Phase: {known(facts.get('phase'))}", f"Commit: {known(facts.get('commit'))}"],
         log(facts.get("log_lines") or ()),
-        ["Mend the source in container/, then push it again:", PUSH],
+        ["Mend the source in container/, unless the cause has passed by itself; this builds it again:", PUSH],
     ]
     return of_image(
         "image-failed",
