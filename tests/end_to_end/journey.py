@@ -202,3 +202,12 @@ def dataset(images: int = 4, folder: str = "2_phx thing") -> dict[str, bytes]:
 
 def quick_manifest(**keys: Any) -> dict[str, Any]:
     return {"version": 1, "config": QUICK, **keys}
+
+
+def drop_long_run(stack: Stack, name: str, steps: int = 4000) -> tuple[str, dict[str, Any]]:
+    """A dataset in the middle of its training."""
+    manifest = quick_manifest(config={**quick_manifest()["config"], "max_train_steps": steps})
+    prefix = stack.drop(name, dataset(3), manifest)
+    record = stack.record(prefix, {"TRAINING"})
+    eventually(lambda: stack.training_jobs(record["run_id"]), "a training job")
+    return prefix, record

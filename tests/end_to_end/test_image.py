@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from local.cli import image_source, retrying
+from local.cli import image_source, retrying, stopping
 from local.cli.image_source import NOT_SOURCE, SOURCE, push, wait_for_image
 from tests.end_to_end import source
 from tests.end_to_end.conftest import Deployer
-from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
+from tests.end_to_end.journey import Stack, dataset, drop_long_run, eventually, quick_manifest
 
 PROJECT = "image-tests"
 PARAMETERS = {"ProjectName": PROJECT, "RoleNamePrefix": PROJECT[:5], "UploadWaitSeconds": "60"}
@@ -73,7 +73,7 @@ def test_the_life_of_the_image(
     stack.record(prefix, {"WAITING_FOR_IMAGE"})
     gate.touch()
     record = stack.record(prefix)
-    image = wait_for_image(account, stack.outputs, commit, lambda line: None).uri
+    image = pinned = wait_for_image(account, stack.outputs, commit, lambda line: None).uri
     assert (record["status"], record["image"]) == ("COMPLETED", image)
     assert "The training image is being built." in stack.mail(record["run_id"], "waiting")
     built = eventually(
@@ -93,10 +93,15 @@ def test_the_life_of_the_image(
     assert len(source.builds(stack)) == after_the_first
     source.git(clone, "reset", "--hard", "origin/main")
 
-    # Of two pushes in a row the second one's image is the latest
+    # Of two pushes in a row the second one's image is the latest; a run that trains meanwhile keeps the one it has
+    _, training = drop_long_run(stack, "while-it-is-built")
     source.push_change(clone, "main", "notes.txt", "one")
     source.push_change(clone, "main", "notes.txt", "two")
     image = eventually(lambda: _image_of_both(stack, clone), "an image of each push", 60)
+    assert stopping.run(account, stack.outputs, training["run_id"]) == 0
+    (job,) = stack.training_jobs(training["run_id"])
+    kept = {training["image"], job["AlgorithmSpecification"]["TrainingImage"], pinned}
+    assert kept == {pinned} != {image}
 
     # A broken buildspec on main is mailed, and the image that was there still serves
     broken = "version: 0.2\nphases:\n  build:\n    commands:\n      - exit 3\n"

@@ -9,16 +9,7 @@ import pytest
 from local.cli import retrying, stopping
 from local.cli.failure import CommandError
 from tests.end_to_end.conftest import Deployer
-from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
-
-
-def drop_long_run(stack: Stack, name: str, steps: int = 4000) -> tuple[str, dict[str, Any]]:
-    """A dataset in the middle of its training."""
-    manifest = quick_manifest(config={**quick_manifest()["config"], "max_train_steps": steps})
-    prefix = stack.drop(name, dataset(3), manifest)
-    record = stack.record(prefix, {"TRAINING"})
-    eventually(lambda: stack.training_jobs(record["run_id"]), "a training job")
-    return prefix, record
+from tests.end_to_end.journey import Stack, drop_long_run, eventually
 
 
 def job_status(stack: Stack, run_id: str) -> str:

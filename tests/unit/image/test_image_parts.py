@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import sys
 from enum import Enum
 from types import SimpleNamespace
@@ -83,6 +84,20 @@ def test_torch_is_in_no_other_lock() -> None:
     """A lock without dependencies of its own: each package once, torch's in the layer of torch."""
     for lock in (REPOSITORY / "container/requirements").glob("kohya_ss-*.txt"):
         assert not split(lock.read_text())[0]
+
+
+def test_the_dockerfile_installs_nothing_that_is_not_pinned() -> None:
+    """Debian's packages aside, whose release the base pins."""
+    text = (REPOSITORY / "container/Dockerfile").read_text().replace("\\\n", " ")
+    assert re.search(r"^ARG BASE_IMAGE=\S+:\S+@sha256:[0-9a-f]{64}$", text, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) == {
+        "${BASE_IMAGE}",
+        "scratch",
+        "image",
+    }
+    installs = re.findall(r"pip (?:install|download) [^&\n]*", text)
+    assert len(installs) == 5
+    assert all("--require-hashes" in install and "--no-deps" in install for install in installs)
 
 
 def test_the_letters_of_bytes_are_256_different_ones() -> None:
