@@ -4,6 +4,7 @@ import os
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def run(folder: Path) -> int:
     begun = time.monotonic()
     stopwatch = Stopwatch()
     heading(console, "The embedded AWS starts, policies enforced")
-    builder = image_machine.offered(os.environ, console.print)
+    builder = image_machine.offered(os.environ, partial(console.print, highlight=False, soft_wrap=True))
     with ExitStack() as running:
         with stopwatch.stage("embedded AWS started"):
             server = running.enter_context(embedded.temporary(builder))
