@@ -15,6 +15,7 @@ from kohya_trainer.environment import Environment
 from kohya_trainer.inputs import Inputs
 from kohya_trainer.model_proof import ProvedModel
 from kohya_trainer.staging import StagedDataset, sha256_of
+from kohya_trainer.version import kohya_commits
 
 NAME = "provenance.json"
 SCHEMA_VERSION = 1
@@ -62,7 +63,7 @@ def gather_facts(
         "image": environment.image,
         "source_commit": environment.source_commit,
         "kohya_version": environment.kohya_version,
-        "trainer_commit": trainer_commit(environment.kohya_home),
+        **kohya_commits(environment.kohya_home),
         "options": dict(options),
         "seed": options.get("seed"),
         "trigger_word": plan.get("trigger_word"),
@@ -87,12 +88,6 @@ def gather_facts(
             "total_seconds": round(time.time() - began, 2),
         },
     }
-
-
-def trainer_commit(kohya_home: Path) -> str | None:
-    """What the image's build found the trainer's source to be."""
-    file = kohya_home / "TRAINER_COMMIT"
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
 def write_provenance(model: Path, facts: Mapping[str, Any]) -> Path:

@@ -181,6 +181,8 @@ def test_the_older_version_trains_with_its_scripts_at_the_root_and_begins_anew_a
     home = tmp_path / "kohya_ss"
     home.mkdir()
     (home / "REHEARSAL.md").touch()
+    for name in ("KOHYA_SS_COMMIT", "TRAINER_COMMIT"):
+        (home / name).write_text(f"{name.lower()} of v22.6.2\n")
     for path in (REHEARSAL / "sd-scripts").iterdir():
         (home / path.name).symlink_to(path)
     root.write_plan(max_train_steps=24)
@@ -194,7 +196,10 @@ def test_the_older_version_trains_with_its_scripts_at_the_root_and_begins_anew_a
     assert run.code == 0, run.output
     assert "Kohya v22.6.2 cannot continue with the right step count; starting again" in run.output
     assert [step for step, _ in root.losses()] == list(range(1, 25))
-    assert root.provenance()["kohya_version"] == "v22.6.2"
+    told = root.provenance()
+    assert told["kohya_version"] == "v22.6.2"
+    assert told["kohya_ss_commit"] == "kohya_ss_commit of v22.6.2"
+    assert told["trainer_commit"] == "trainer_commit of v22.6.2"
 
 
 def test_a_gpu_instance_whose_gpu_cannot_be_seen_is_not_trained_on_by_the_cpu(
