@@ -1,5 +1,6 @@
 """What the hooks make of the numbers of several processes, of which each sees its own alone."""
 
+import itertools
 import math
 from argparse import Namespace
 from collections.abc import Callable
@@ -8,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from kohya_trainer import trainer_hooks
 from kohya_trainer.orders import Orders
+from kohya_trainer.save_policy import LEAST_SECONDS, MOST_SECONDS_LOST, MOST_SHARE
 from kohya_trainer.trainer_events import decode
 from kohya_trainer.trainer_hooks import LoopFollower
 
@@ -73,3 +76,43 @@ def test_no_state_is_saved_after_a_loss_of_another_process_broke(one_step: Any) 
 
     assert [told["event"] for told in events] == ["step"]
     assert math.isnan(events[0]["loss"])
+
+
+@pytest.mark.parametrize(("step_seconds", "save_seconds"), [(0.4, 1.2), (3.0, 20.0), (9.0, 120.0)])
+def test_over_hours_saving_is_cheap_and_ten_minutes_at_most_can_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step_seconds: float, save_seconds: float
+) -> None:
+    now = 0.0
+    saved: list[float] = []
+
+    class Alone(Accelerator):
+        num_processes = 1
+
+        def save_state(self, folder: str) -> None:
+            nonlocal now
+            super().save_state(folder)
+            now += save_seconds
+            saved.append(now)
+
+    monkeypatch.setattr(trainer_hooks.time, "monotonic", lambda: now)
+    recorder = object()
+    orders = Orders(states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"))
+    follower = LoopFollower(orders)
+    loop = {
+        "accelerator": Alone([]),
+        "args": Namespace(gradient_accumulation_steps=1),
+        "batch": {},
+        "loss_recorder": recorder,
+        "optimizer": Namespace(param_groups=[{"lr": 1e-4}]),
+        "train_dataloader": range(4),
+    }
+    for step in range(1, int(3 * 3600 / step_seconds)):
+        now += step_seconds
+        follower.after_batch(recorder, {**loop, "global_step": step}, 1.0)
+
+    gaps = [later - earlier for earlier, later in itertools.pairwise([0.0, *saved])]
+    assert max(gaps) <= MOST_SECONDS_LOST
+    share = save_seconds * len(saved) / now
+    # A state that costs 120 s cannot be had every ten minutes for 3 %: then less is lost rather than more.
+    assert share <= MOST_SHARE * 1.1 or max(gaps) > MOST_SECONDS_LOST - 2 * step_seconds
+    assert 0 < len(saved) <= now / LEAST_SECONDS
