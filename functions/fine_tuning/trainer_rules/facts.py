@@ -21,9 +21,9 @@ def effective_optimizer(values: Values) -> str:
 
 
 def takers(values: Values) -> dict[str, str]:
-    """To whom the trainer hands optimizer_args and lr_scheduler_args; where there is no schedule to nobody."""
+    """To whom the trainer hands optimizer_args and, where there is a scheduler to choose, lr_scheduler_args."""
     optimizer = effective_optimizer(values)
-    if sets_its_own_rate(values) or optimizer.endswith("schedulefree"):
+    if sets_its_own_rate(values) or has_no_schedule(values):
         return {"optimizer_args": optimizer}
     return {"optimizer_args": optimizer, "lr_scheduler_args": str(values.get("lr_scheduler", "constant"))}
 
@@ -34,6 +34,11 @@ def sets_its_own_rate(values: Values) -> bool:
         return False
     given = {name: _literal(text) for name, text in arguments(values.get("optimizer_args")).items()}
     return bool(given.get("relative_step", True) or given.get("warmup_init", False))
+
+
+def has_no_schedule(values: Values) -> bool:
+    """Its optimizer is made to need none: the trainer puts a scheduler in its place that does nothing."""
+    return effective_optimizer(values).endswith("schedulefree")
 
 
 def _literal(text: str) -> Any:
@@ -57,7 +62,7 @@ def rates(values: Values) -> set[float]:
 
 
 def scheduler(*names: str) -> Callable[[Values], bool]:
-    return lambda values: values.get("lr_scheduler", "constant") in names
+    return lambda values: not has_no_schedule(values) and values.get("lr_scheduler", "constant") in names
 
 
 def without(name: str) -> Callable[[Values], bool]:

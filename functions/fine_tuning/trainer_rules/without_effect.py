@@ -5,6 +5,7 @@ from __future__ import annotations
 from fine_tuning.trainer_rules.facts import (
     caches_latents,
     caches_text,
+    has_no_schedule,
     scheduler,
     sets_its_own_rate,
     takes_captions_apart,
@@ -34,6 +35,10 @@ IGNORED = (
             'Add "relative_step=False" to optimizer_args.',
         )
         for name in ("unet_lr", "text_encoder_lr", "lr_scheduler", "lr_scheduler_args")
+    ),
+    *(
+        ignored(name, has_no_schedule, "with an optimizer that needs no schedule")
+        for name in ("lr_scheduler", "lr_scheduler_args", "lr_warmup_steps")
     ),
     ignored("max_train_steps", lambda v: v.get("max_train_epochs"), "beside max_train_epochs"),
     *(

@@ -66,6 +66,18 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
         IGNORED,
         "text_encoder_lr does nothing with Adafactor's own rate",
     ),
+    *(
+        (
+            {"optimizer_type": "AdamWScheduleFree", name: value},
+            IGNORED,
+            f"{name} does nothing with an optimizer that needs no schedule",
+        )
+        for name, value in {
+            "lr_scheduler": "linear",
+            "lr_scheduler_args": ["last_epoch=-1"],
+            "lr_warmup_steps": 10,
+        }.items()
+    ),
     ({**ADAFACTOR, "lr_scheduler": "linear"}, IGNORED, "lr_scheduler does nothing with Adafactor's own rate"),
     (
         {**ADAFACTOR, "lr_scheduler_args": ["num_cycles=1"]},
