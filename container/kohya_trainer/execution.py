@@ -31,15 +31,19 @@ def executed(
     table: OptionTable,
     machine: Machine,
     variables: Mapping[str, str],
+    images: int = 0,
 ) -> Executed:
-    """Without a GPU nothing is chosen. What the user set stays: the plan names it; without a plan it is everything."""
+    """Without a GPU nothing is chosen. What the user set stays: the plan names it; without a plan it is everything.
+
+    images: of the dataset, whose latents can be kept.
+    """
     memory = memory_of_a_gpu(variables) if machine.gpus else None
     if memory is None:
         return Executed(dict(options), {VARIABLE: OFF}, [])
     users = frozenset(inputs.plan.get("chosen_by_user", ()) if inputs.plan else inputs.config)
     accelerated = variables.get(VARIABLE) != OFF and "initial_step" in table
     gpus = Gpus(len(machine.gpus) * len(machine.hosts), memory, len(machine.hosts))
-    recipe = execution(options, users, _pixels(options), gpus, machine.cpus, accelerated)
+    recipe = execution(options, users, _pixels(options), gpus, machine.cpus, accelerated, images)
     chosen = {name: value for name, value in recipe.settings.items() if name in table}
     given = {VARIABLE: OFF}
     final = {**options, **chosen}

@@ -18,6 +18,7 @@ class Orders:
     sample_every: steps between samples; None where epochs decide or there are no prompts.
     patience: validations without a better one after which the training ends; None without a validation.
     best_loss, waited: the best validation so far, and how many came after it.
+    latents: folder that keeps the latents of `dataset`; None where the trainer holds them in memory.
     """
 
     states: str
@@ -33,6 +34,8 @@ class Orders:
     patience: int | None = None
     best_loss: float | None = None
     waited: int = 0
+    latents: str | None = None
+    dataset: str = ""
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kohya_trainer import data_order
+from kohya_trainer.kept_latents import keep_latents
 from kohya_trainer.orders import Orders
 from kohya_trainer.save_policy import seconds_between_saves
 from kohya_trainer.trainer_events import encode
@@ -74,6 +75,9 @@ def install(orders: Orders) -> None:
         at_once.sample_at_first = True
         return draw(pipe, accelerator, at_once, None, due, *rest, **more)
 
+    if orders.latents:
+        strategy_sd = importlib.import_module("library.strategy_sd")
+        keep_latents(strategy_sd, Path(orders.latents), Path(orders.dataset))
     train_util.LossRecorder.add = recorded
     train_util.prepare_accelerator = prepared
     train_util.get_step_ckpt_name = named

@@ -7,13 +7,13 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from kohya_trainer import orders as hook_orders
-from kohya_trainer.base_model import load_base_model
+from kohya_trainer.base_model import LoadedBaseModel, load_base_model
 from kohya_trainer.best_model import find_best, waited
 from kohya_trainer.checkpoints import CheckpointStore, fingerprint
 from kohya_trainer.command import (
@@ -36,6 +36,7 @@ from kohya_trainer.errors import (
 from kohya_trainer.execution import executed
 from kohya_trainer.failure import classify, from_os_error, interrupted, write_failure
 from kohya_trainer.inputs import Inputs, load_inputs
+from kohya_trainer.kept_latents import drop_damaged, folder_of_latents
 from kohya_trainer.kept_results import bring_back
 from kohya_trainer.launch import Ended, run_trainer
 from kohya_trainer.loss_history import VALIDATION_NAME, LossHistory
@@ -121,7 +122,9 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     history = LossHistory(kept, done)
     validations = LossHistory(kept, done, VALIDATION_NAME)
     output_name = _output_name(inputs)
-    run = executed(options, inputs, table, environment.machine, variables)
+    # The hooks keep latents; where there are none, the trainer would write them beside the images for nothing.
+    images = dataset.images if environment.hooked else 0
+    run = executed(options, inputs, table, environment.machine, variables, images)
     for line in run.lines:
         log.note(line)
     final = _final_options(environment, inputs, run.options, table, dataset, output_name, resume)
@@ -129,6 +132,8 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     config_file = folders.work / "config.toml"
     config_file.write_text(to_toml(final), encoding="utf-8")
     orders = _orders(environment, inputs, final, resume, validations) if environment.hooked else None
+    if orders and final.get("cache_latents_to_disk") and len(environment.machine.hosts) == 1:
+        orders = _keeping_latents(orders, environment, inputs, dataset, base_model, log)
     told: dict[str, str] = {}
     if orders:
         orders.write(folders.work / "orders.json")
@@ -277,6 +282,22 @@ def _orders(
         best_loss=best.loss if best else None,
         waited=waited(validations, best),
     )
+
+
+def _keeping_latents(
+    orders: Orders,
+    environment: Environment,
+    inputs: Inputs,
+    dataset: StagedDataset,
+    base_model: LoadedBaseModel,
+    log: Log,
+) -> Orders:
+    folders = environment.folders
+    files = [path for name in (base_model.name, base_model.vae) if name and (path := Path(name)).is_file()]
+    folder = folder_of_latents(folders.checkpoints, inputs.config, dataset.digest, base_model.record, files)
+    if found := drop_damaged(folder):
+        log.note(f"{found} images have their latents from an earlier launch")
+    return replace(orders, latents=str(folder), dataset=str(folders.work / "dataset"))
 
 
 def _judge(ended: Ended, watch: TrainingWatch) -> None:

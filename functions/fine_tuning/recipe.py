@@ -187,12 +187,14 @@ def execution(
     gpus: Gpus,
     cpus: int,
     accelerated: bool = True,
+    images: int = 0,
 ) -> Recipe:
     """How a step is carried out on this machine.
 
     Args:
         pixels: of the largest bucket.
         cpus: of the host, which its GPUs share.
+        images: files whose latents are cached.
         accelerated: whether the trainer's U-Net will be the fast one (kohya_trainer.acceleration).
     """
     batch = int(options.get("train_batch_size", 1))
@@ -206,9 +208,7 @@ def execution(
             share = 1.0 if options.get("gradient_checkpointing") else 0.0
         # Not the trainer's: its own U-Net, which the fast one replaces, knows all or nothing.
         choices.append(Choice("computed_again", share, _needed(options, batch, pixels, share, gpus, "fast")))
-    choices += [
-        *_caching(options),
-    ]
+    choices += _caching(options, gpus, images)
     if not any(options.get(name) for name in ("sdpa", "xformers", "mem_eff_attn")):
         choices.append(Choice("sdpa", True, "attention in one kernel"))
     if options.get("optimizer_type", "AdamW") == "AdamW" and not options.get("optimizer_args"):
@@ -238,12 +238,19 @@ def _needed(
 LEAST_FOR_STRAIGHT_LOADING = 15.0
 # The VAE in fp32 takes 3 GiB for one image of 1024 x 1024, and 12.6 for four.
 LEAST_FOR_SEVERAL_LATENTS = 30.0
+# Fewer are encoded again in ten seconds.
+LEAST_IMAGES_TO_KEEP = 100
 
 
-def _caching(options: Mapping[str, Any]) -> list[Choice]:
+def _caching(options: Mapping[str, Any], gpus: Gpus, images: int) -> list[Choice]:
     choices = []
-    if not any(options.get(name) for name in FORBID_CACHED_LATENTS) and not options.get("cache_latents"):
+    cacheable = not any(options.get(name) for name in FORBID_CACHED_LATENTS)
+    if cacheable and not options.get("cache_latents"):
         choices.append(Choice("cache_latents", True, "no option changes the pictures between epochs"))
+    # Each host has a disk of its own, and the trainer looks for every picture's latents on each.
+    if cacheable and gpus.hosts == 1 and images >= LEAST_IMAGES_TO_KEEP:
+        reason = f"a restart finds the latents of {images} images, and several GPUs share the work"
+        choices.append(Choice("cache_latents_to_disk", True, reason))
     changing = not options.get("network_train_unet_only") or any(
         options.get(name) for name in FORBID_CACHED_TEXT
     )

@@ -423,6 +423,26 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(
     assert _same(_model(root), _model(whole))
 
 
+def test_a_restart_finds_the_latents_of_the_launch_before(root: Any) -> None:
+    root.write_plan(max_train_steps=40, cache_latents_to_disk=True)
+    interrupted = _run_until(
+        root, r"^checkpoint step=10 ", signal.SIGKILL, **EVERY_TEN, REHEARSAL_STEP_SECONDS="0.05"
+    )
+    assert "have their latents" not in interrupted.output
+    kept = sorted((root.path / "checkpoints" / "latents").rglob("*.npz"))
+    images = [path for path in root.dataset.rglob("*") if path.suffix in (".png", ".jpg")]
+    assert len(kept) == len(images)
+    kept[0].write_bytes(kept[0].read_bytes()[:100])
+    before = kept[1].stat().st_mtime_ns
+
+    run = root.run(**EVERY_TEN)
+
+    assert run.code == 0, run.output
+    assert f"{len(images) - 1} images have their latents from an earlier launch" in run.output
+    assert kept[0].stat().st_size == kept[1].stat().st_size
+    assert kept[1].stat().st_mtime_ns == before
+
+
 def test_samples_and_models_of_before_an_interruption_are_delivered_too(root: Any) -> None:
     root.write_plan(max_train_steps=34, sample_every_n_steps=8, save_every_n_steps=5)
     _run_until(root, r"^checkpoint step=20 ", signal.SIGKILL, **EVERY_TEN, REHEARSAL_STEP_SECONDS="0.05")

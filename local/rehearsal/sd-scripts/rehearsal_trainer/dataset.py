@@ -7,6 +7,7 @@ scripts.
 
 import hashlib
 import math
+import os
 import random
 from argparse import Namespace
 from collections import Counter
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from library.strategy_sd import SdSdxlLatentsCachingStrategy
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -170,12 +172,26 @@ def _word(word: str) -> NDArray[np.float64]:
 
 
 def _latent(path: Path, args: Namespace) -> tuple[tuple[int, int], NDArray[np.float32]]:
+    """From the file where cache_latents_to_disk has left one; the first process alone writes it."""
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
     bucket = select_bucket(image.size, args)
+    if not args.cache_latents_to_disk:
+        return bucket, _encoded(image, bucket)
+    strategy = SdSdxlLatentsCachingStrategy()
+    kept = strategy.get_latents_npz_path(str(path), image.size)
+    if Path(kept).exists():
+        return bucket, np.load(kept)["latents"]
+    latent = _encoded(image, bucket)
+    if os.environ.get("RANK", "0") == "0":
+        strategy.save_latents_to_disk(kept, latent)
+    return bucket, latent
+
+
+def _encoded(image: Image.Image, bucket: tuple[int, int]) -> NDArray[np.float32]:
     size = (bucket[0] // PIXELS_PER_LATENT, bucket[1] // PIXELS_PER_LATENT)
     pixels = np.asarray(ImageOps.fit(image, size, Image.Resampling.BOX), dtype=np.float32) / 127.5 - 1.0
-    return bucket, np.concatenate([pixels, pixels.mean(axis=2, keepdims=True)], axis=2)
+    return np.concatenate([pixels, pixels.mean(axis=2, keepdims=True)], axis=2)
 
 
 def select_bucket(size: tuple[int, int], args: Namespace) -> tuple[int, int]:
