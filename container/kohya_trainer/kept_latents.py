@@ -49,7 +49,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def keep_latents(strategy_sd: Any, folder: Path, dataset: Path) -> None:
-    """Inside the trainer (library.strategy_sd): latents of images below `dataset` go to `folder`, each written whole."""
+    """Inside the trainer (library.strategy_sd): latents of images below `dataset` go to `folder`, each one whole."""
     strategy = strategy_sd.SdSdxlLatentsCachingStrategy
     own, save = strategy.get_latents_npz_path, strategy.save_latents_to_disk
 
