@@ -79,6 +79,20 @@ def test_gradients_are_the_trainers(trainer: Any, again: float) -> None:
     assert difference(gradients(unet.forward, network), expected) == 0
 
 
+@needs_trainer
+def test_a_first_pass_beside_the_encoding_leaves_nothing_behind(trainer: Any) -> None:
+    from kohya_trainer.acceleration.while_caching import first_pass
+
+    unet, _ = trainer()
+    unet.requires_grad_(True)  # as the trainer's loader leaves it
+    numbers = torch.get_rng_state()
+
+    first_pass(unet, "cpu", torch.float32)
+
+    assert all(parameter.grad is None for parameter in unet.parameters())
+    assert torch.equal(torch.get_rng_state(), numbers)
+
+
 def stood_in(unet: Any, network: Any, make: Callable[[], Any]) -> list[str]:
     """What is said once the first batch has been."""
     from kohya_trainer.acceleration.comparison import stand_in

@@ -115,7 +115,7 @@ def test_what_fails_early_is_made_by_the_trainer(capfd: pytest.CaptureFixture[st
 
 def test_pictures_are_cached_even_where_no_kernel_compiles(capfd: pytest.CaptureFixture[str]) -> None:
     assert Trainer().train().cached == 2
-    assert "kernels not compiled early" in capfd.readouterr().out
+    assert "kernels not made ready early" in capfd.readouterr().out
 
 
 def test_text_encoders_stay_behind_without_weights_once_their_outputs_are_cached() -> None:

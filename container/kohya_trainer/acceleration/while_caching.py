@@ -21,6 +21,7 @@ class EarlyNetwork:
         self._create = create
         self._arguments: tuple[Any, Any] | None = None
         self._made: Any = None
+        self.unet: Any = None
         self._thread = threading.Thread(target=self._work)
 
     def expect(self, args: Any, loaded: Any) -> None:
@@ -28,6 +29,7 @@ class EarlyNetwork:
         if args.network_module != NETWORK or args.dim_from_weights:
             return
         _, first, second, vae, unet, *_ = loaded
+        self.unet = unet
         named = {"dropout": args.network_dropout, "neuron_dropout": args.network_dropout}
         named |= dict(pair.split("=") for pair in args.network_args or ())
         given = (1.0, args.network_dim, args.network_alpha, vae, [first, second], unet)
@@ -72,7 +74,9 @@ def make_network_early(lora: Any, sdxl_train_util: Any) -> EarlyNetwork:
 
 
 def work_while_caching(train_util: Any, network: EarlyNetwork) -> None:
-    """Makes the network and compiles the fast U-Net's kernels while the GPU encodes pictures."""
+    """Makes the network and readies the U-Net's kernels, the fast one's and the trainer's own, while the GPU encodes
+    pictures.
+    """
     cache = train_util.DatasetGroup.new_cache_latents
 
     @wraps(cache)
@@ -81,18 +85,18 @@ def work_while_caching(train_util: Any, network: EarlyNetwork) -> None:
             cache(group, model, accelerator)
             return
         dtype = DTYPES.get(accelerator.mixed_precision, "float32")
-        compiling = threading.Thread(target=_compile, args=(accelerator.device, dtype))
-        compiling.start()
+        readying = threading.Thread(target=_ready, args=(network.unet, accelerator.device, dtype))
+        readying.start()
         network.begin()
         try:
             cache(group, model, accelerator)
         finally:
-            compiling.join()
+            readying.join()
 
     train_util.DatasetGroup.new_cache_latents = cached
 
 
-def _compile(device: Any, dtype: str) -> None:
+def _ready(unet: Any, device: Any, dtype: str) -> None:
     try:
         import torch
 
@@ -100,8 +104,26 @@ def _compile(device: Any, dtype: str) -> None:
 
         with torch.cuda.device(device):
             compile_all(getattr(torch, dtype), device)
+            if unet is not None and next(unet.parameters()).device.type == "cuda":
+                first_pass(unet, device, getattr(torch, dtype))
     except Exception as error:  # they are asked again before anything rests on them
-        print(f"acceleration: kernels not compiled early ({type(error).__name__}: {error})", flush=True)
+        print(f"acceleration: kernels not made ready early ({type(error).__name__}: {error})", flush=True)
+
+
+def first_pass(unet: Any, device: Any, dtype: Any) -> None:
+    """Forwards and backwards through the trainer's own U-Net, as the comparison with the fast one will ask for it: what
+    libraries choose and load for that takes four seconds the first time. Leaves no gradients and draws no numbers.
+    """
+    import torch
+
+    from kohya_trainer.acceleration.comparison import SIDE
+
+    shapes = ((1, 4, SIDE, SIDE), (1, 77, 2048), (1, unet.adm_in_channels))
+    latents, text, sizes = (torch.zeros(shape, dtype=dtype, device=device) for shape in shapes)
+    latents.requires_grad_(True)
+    with torch.autocast(device_type=latents.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        out = unet(latents, torch.zeros(1, dtype=torch.long, device=device), text, sizes)
+    torch.autograd.grad(out.float().sum(), latents)
 
 
 def release_text_encoders(train_util: Any) -> None:
