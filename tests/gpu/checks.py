@@ -19,6 +19,7 @@ from roots import Bench, Root, Run, preset
 
 STEPS = 40
 STATE = 20
+KEPT = 100
 # Smaller than the preset's 1024, so that several runs share one GPU; nothing that is checked depends on it.
 CHECKED = {"resolution": "512,512", "max_train_steps": STEPS, "train_batch_size": 4}
 METRICS = {
@@ -175,6 +176,26 @@ def killed_while_saving(bench: Bench) -> list[Result]:
     ]
 
 
+def latents_kept(bench: Bench) -> list[Result]:
+    """As many images as have their latents kept: the restart encodes none of them again."""
+    root = Root(bench, "latents", {"CHECKPOINT_EVERY_N_STEPS": "10"})
+    root.add_images(KEPT, 512, folder="1_sks cat")
+    root.write_plan({**preset("sdxl-character"), **CHECKED})
+    first = root.run(stop_at=rf"^progress step={STATE + 3} ", number=signal.SIGTERM)
+    written = len(list((root.path / "checkpoints" / "latents").rglob("*.npz")))
+    again = resumed(root, STATE + 3, "with the latents of its first launch")
+    told = f"{KEPT} images have their latents from an earlier launch"
+    log = (root.path / "log.txt").read_text(encoding="utf-8")
+    return [
+        Result(
+            "a restart finds the latents of its first launch",
+            first.code == 1 and written == KEPT and told in log,
+            f"{written} files; {told if told in log else 'nothing was told'}",
+        ),
+        *again,
+    ]
+
+
 def validated(bench: Bench) -> list[Result]:
     """A validation split, regularization images and privacy, in one run that may end early."""
     root = Root(bench, "validated")
@@ -182,7 +203,8 @@ def validated(bench: Bench) -> list[Result]:
     root.add_images(6, 512, folder="1_sks cat")
     root.add_images(3, 512, folder="reg/1_cat")
     options = {"validation_split": 0.34, "validation_seed": 1, "learning_rate": 1e-3}
-    root.write_plan({**preset("sdxl-character"), **CHECKED, **options}, privacy=True)
+    plan = {"privacy": True, "validation_patience": 1}
+    root.write_plan({**preset("sdxl-character"), **CHECKED, **options}, **plan)
     run = root.run()
     results = [Result("validation, regularization images, privacy", run.code == 0, told_by(run), run.seconds)]
     if run.code != 0:

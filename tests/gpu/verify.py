@@ -31,6 +31,7 @@ GROUPS: tuple[Callable[[Bench], list[Result]], ...] = (
     checks.whole_run,
     checks.validated,
     checks.fast_and_own,
+    checks.latents_kept,
     failures.quick_failures,
     failures.loss_not_finite,
     failures.out_of_memory,
