@@ -12,7 +12,7 @@ from typing import Any
 
 from local.embedded_aws.image_store import ExtractedImage
 
-INHERITED = ("LANG", "LC_ALL", "TMPDIR", "TZ", "SYSTEMROOT")
+INHERITED = ("LANG", "LC_ALL", "TMPDIR", "TZ", "SYSTEMROOT", "REHEARSAL_STEP_SECONDS")
 REASON_LENGTH = 1024
 
 

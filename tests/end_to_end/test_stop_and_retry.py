@@ -25,7 +25,7 @@ def pipeline_status(stack: Stack, record: dict[str, Any]) -> str:
 
 
 def test_a_stopped_run_goes_on_from_its_last_checkpoint(stack: Stack, deployer: Deployer) -> None:
-    prefix, record = drop_long_run(stack, "stop-retry", steps=2000)
+    prefix, record = drop_long_run(stack, "stop-retry", steps=100)
     run_id = record["run_id"]
     # A stop is a SIGTERM, at which the trainer keeps the state of its present step.
     (job,) = stack.training_jobs(run_id)

@@ -390,7 +390,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "spot-interrupted-twice",
         "the spot instance is taken away twice",
         act=_interrupt_twice,
-        manifest={"spot": True, "config": {**QUICK, "max_train_steps": 300}},
+        manifest={"spot": True, "config": {**QUICK, "max_train_steps": 80}},
     ),
     Scenario(
         "empty-handed", "the job succeeds without a model", (Fault("job", (), {"complete": True}),), FAILED
@@ -517,7 +517,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "deployed-meanwhile",
         "a new version is deployed while the run trains",
         act=_deploy_while_it_trains,
-        manifest={"config": {**QUICK, "max_train_steps": 1000}},
+        manifest={"config": {**QUICK, "max_train_steps": 300}},
     ),
     Scenario(
         "aborted-verifying",
