@@ -1,7 +1,7 @@
 """What is measured of runs, as CloudWatch metrics in the namespace of the stack.
 
-Every metric costs for each combination of its dimensions: only the outcome is one, of five values. GPU utilisation is
-not among them: SageMaker publishes it itself (GPUUtilization, namespace /aws/sagemaker/TrainingJobs).
+Every metric costs for each combination of its dimensions: only the outcome is one, of five values. SageMaker publishes
+the GPU's utilization itself, minute by minute and under each job's own name; here it is one value a run.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def of_ending(record: Mapping[str, Any]) -> Iterator[Measurement]:
     # A run that ended early says nothing about its quote.
     if spent is not None and quoted and record["status"] == "COMPLETED":
         yield Measurement("SpentOfQuote", "Percent", round(100 * spent / quoted, 1))
+    if (busy := observation.get("gpu_utilization")) is not None:
+        yield Measurement("GpuUtilization", "Percent", busy)
     accepted, began = _moment(record, "PLANNED"), _moment(record, "TRAINING")
     if accepted and began:
         yield Measurement("QueueSeconds", "Seconds", (began - accepted).total_seconds())

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from fine_tuning import instances
 from fine_tuning.instances import Prices
 
 TERMINAL = frozenset({"Stopped", "Failed", "Succeeded", "CompletedWithFailures"})
@@ -25,6 +26,8 @@ METRICS = {
     "loss": "train:loss",
     "eta_seconds": "train:eta_seconds",
 }
+# SageMaker's own, over the job so far: percent of one GPU, added up over those of the instance.
+GPU_UTILIZATION = "GPUUtilization"
 # SageMaker puts this before what the container wrote to /opt/ml/output/failure.
 _CONTAINER_FAILURE = re.compile(r"^AlgorithmError:\s*", re.IGNORECASE)
 _EXIT_CODE = re.compile(r",?\s*exit code:\s*\d+\s*$", re.IGNORECASE)
@@ -38,7 +41,8 @@ class Observation:
     """One look.
 
     Numbers are None when unknown; `seconds` are billable ones, `cost_usd` is at the on-demand price;
-    `training_started_at` is when the job got its instance, ISO 8601. A status that this version does not know is
+    `gpu_utilization` is the mean of the job's GPUs so far, in percent. `training_started_at` is when the job got its
+    instance, ISO 8601. A status that this version does not know is
     terminal, with the outcome `unknown`: a person has to look.
     """
 
@@ -57,6 +61,7 @@ class Observation:
     cost_usd: float | None
     reason: str | None
     artifact: str | None
+    gpu_utilization: float | None
     metrics_read: bool
     training_started_at: str | None
     observed_at: str
@@ -89,7 +94,8 @@ def observe(
         execution: DescribePipelineExecution.
         steps: PipelineExecutionSteps, all pages.
         job: DescribeTrainingJob, None before there is a job.
-        metrics: metric name → latest value, as far as there are any; None where they could not be read.
+        metrics: metric name → latest value, of the GPUs' use the mean, as far as there are any; None where they could
+            not be read.
     """
     status: str = execution["PipelineExecutionStatus"]
     job = job or {}
@@ -117,6 +123,7 @@ def observe(
         cost_usd=None if price is None or seconds is None else round(seconds / 3600 * price, 2),
         reason=_reason(execution, steps, job),
         artifact=job.get("ModelArtifacts", {}).get("S3ModelArtifacts") or None,
+        gpu_utilization=_of_each_gpu((metrics or {}).get(GPU_UTILIZATION), instance_type),
         metrics_read=metrics is not None,
         training_started_at=began.isoformat(timespec="seconds") if began else None,
         observed_at=now.isoformat(timespec="seconds"),
@@ -142,6 +149,11 @@ def _reason(
     candidates.append(execution.get("FailureReason"))
     reason = next((str(candidate) for candidate in candidates if candidate), None)
     return _EXIT_CODE.sub("", _CONTAINER_FAILURE.sub("", reason)) if reason else None
+
+
+def _of_each_gpu(utilization: float | None, instance_type: str | None) -> float | None:
+    instance = instances.find(instance_type) if instance_type else None
+    return None if utilization is None else round(utilization / (instance.gpus if instance else 1), 1)
 
 
 def _whole(value: float | None) -> int | None:

@@ -61,7 +61,7 @@ def emitted() -> set[Series]:
 def _published() -> Iterator[Series]:
     record: dict[str, Any] = {
         "plan": {"estimated_cost_usd": 2.0},
-        "observation": {"cost_usd": 1.0},
+        "observation": {"cost_usd": 1.0, "gpu_utilization": 91.0},
         "history": [
             {"status": status, "at": "2026-11-24T12:00:00+00:00"} for status in ("PLANNED", "TRAINING")
         ],

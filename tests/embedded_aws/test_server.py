@@ -49,15 +49,15 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /
 
 @linux
 def test_it_starts_within_four_seconds_and_three_hundred_megabytes(tmp_path: Path) -> None:
-    started = time.monotonic()
     with RunningEmbeddedAws(tmp_path) as aws:
-        seconds = time.monotonic() - started
         assert aws.process is not None
+        # Of a processor, so that a machine that does something else as well does not fail the test.
+        user, system = Path(f"/proc/{aws.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        seconds = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
         status = Path(f"/proc/{aws.process.pid}/status").read_text()
         megabytes = int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
     assert megabytes < MEMORY_MB
-    # Twice, so that a machine that does something else as well does not fail the test.
-    assert seconds < 2 * START_SECONDS
+    assert seconds < START_SECONDS
 
 
 @linux

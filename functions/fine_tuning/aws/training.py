@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from fine_tuning.aws.sdk import client
@@ -12,7 +13,14 @@ from fine_tuning.aws.translation import code_of, translated
 from fine_tuning.errors import FineTuningError
 from fine_tuning.instances import Prices
 from fine_tuning.observability import logger
-from fine_tuning.observation import METRICS, TERMINAL, Observation, observe, training_job_name
+from fine_tuning.observation import (
+    GPU_UTILIZATION,
+    METRICS,
+    TERMINAL,
+    Observation,
+    observe,
+    training_job_name,
+)
 
 if TYPE_CHECKING:
     from types_boto3_cloudwatch.client import CloudWatchClient
@@ -128,7 +136,7 @@ class Training:
                 return None
 
     def _metrics(self, job_name: str, job: dict[str, Any]) -> dict[str, float] | None:
-        """The latest value of each metric, in one request; None where they cannot be read.
+        """The latest value of each metric, of the GPUs' use the mean, in one request; None where they cannot be read.
 
         How a training ended must be told all the same.
         """
@@ -143,20 +151,10 @@ class Training:
         now = self._clock()
         start = job.get("TrainingStartTime") or job.get("CreationTime") or now - timedelta(hours=1)
         queries: list[Any] = [
-            {
-                "Id": name,
-                "MetricStat": {
-                    "Metric": {
-                        "Namespace": _NAMESPACE,
-                        "MetricName": metric,
-                        "Dimensions": [{"Name": "TrainingJobName", "Value": job_name}],
-                    },
-                    "Period": _PERIOD_SECONDS,
-                    "Stat": _STATISTICS[name],
-                },
-            }
+            _query(name, metric, _STATISTICS[name], "TrainingJobName", job_name)
             for name, metric in METRICS.items()
         ]
+        queries.append(_query("gpu", GPU_UTILIZATION, "Average", "Host", f"{job_name}/algo-1"))
         with translated(f"read the metrics of {job_name}"):
             answer = cloudwatch.get_metric_data(
                 MetricDataQueries=queries,
@@ -164,4 +162,12 @@ class Training:
                 EndTime=now + timedelta(seconds=_PERIOD_SECONDS),
                 ScanBy="TimestampDescending",
             )
-        return {METRICS[r["Id"]]: r["Values"][0] for r in answer["MetricDataResults"] if r.get("Values")}
+        values = {r["Id"]: r["Values"] for r in answer["MetricDataResults"] if r.get("Values")}
+        gpu = {GPU_UTILIZATION: mean(values.pop("gpu"))} if "gpu" in values else {}
+        return {METRICS[name]: latest for name, (latest, *_) in values.items()} | gpu
+
+
+def _query(name: str, metric: str, statistic: str, dimension: str, value: str) -> dict[str, Any]:
+    dimensions = [{"Name": dimension, "Value": value}]
+    known = {"Namespace": _NAMESPACE, "MetricName": metric, "Dimensions": dimensions}
+    return {"Id": name, "MetricStat": {"Metric": known, "Period": _PERIOD_SECONDS, "Stat": statistic}}

@@ -95,11 +95,26 @@ def test_given_metrics_of_the_job_then_the_latest_are_observed(stack: Stack, sag
             ("train:eta_seconds", 90.0, 1),
         ]
     ]
+    # Of the instance, whose GPUs are added up, and of another job's.
+    data += [
+        {
+            "MetricName": "GPUUtilization",
+            "Dimensions": [{"Name": "Host", "Value": host}],
+            "Value": value,
+            "Timestamp": now - timedelta(minutes=age),
+        }
+        for host, value, age in [
+            (f"{JOB}/algo-1", 80.0, 4),
+            (f"{JOB}/algo-1", 95.0, 1),
+            ("another/algo-1", 5.0, 1),
+        ]
+    ]
     sdk.client("cloudwatch").put_metric_data(Namespace="/aws/sagemaker/TrainingJobs", MetricData=data)
 
     seen = watch(stack, run)
 
     assert (seen["step"], seen["total"], seen["loss"], seen["eta_seconds"]) == (7, 60, 0.25, 90)
+    assert seen["gpu_utilization"] == 87.5
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def record(status: str = "COMPLETED", **more: Any) -> dict[str, Any]:
         "status": status,
         "history": history,
         "plan": plan,
-        "observation": {"cost_usd": 1.5},
+        "observation": {"cost_usd": 1.5, "gpu_utilization": 91.5},
         **more,
     }
 
@@ -33,7 +33,8 @@ def measured(document: dict[str, Any]) -> dict[str, float]:
 
 
 def test_a_completed_run_is_counted_with_its_cost_against_its_quote_and_its_wait() -> None:
-    assert measured(record()) == {"Runs": 1, "SpentUsd": 1.5, "SpentOfQuote": 75.0, "QueueSeconds": 95.5}
+    costs = {"SpentUsd": 1.5, "SpentOfQuote": 75.0}
+    assert measured(record()) == {"Runs": 1, **costs, "QueueSeconds": 95.5, "GpuUtilization": 91.5}
 
 
 def test_what_ended_early_says_nothing_about_its_quote() -> None:
@@ -57,7 +58,7 @@ def test_the_only_dimension_of_a_run_is_its_outcome() -> None:
         for status in statuses.FINAL
         for one in measurements.of_ending(record(status))
     }
-    assert len(combinations) == len(statuses.FINAL) + 3
+    assert len(combinations) == len(statuses.FINAL) + 4
 
 
 @pytest.mark.parametrize(

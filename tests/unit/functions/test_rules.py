@@ -189,6 +189,14 @@ def observed(
     return observation.observe({"PipelineExecutionStatus": status}, [], job, named, NOW, Prices())
 
 
+@pytest.mark.parametrize(("instance_type", "each"), [("ml.g5.8xlarge", 96.0), ("ml.p4d.24xlarge", 12.0)])
+def test_the_use_of_several_gpus_is_that_of_each(instance_type: str, each: float) -> None:
+    job, metrics = {"ResourceConfig": {"InstanceType": instance_type}}, {"GPUUtilization": 96.0}
+    execution = {"PipelineExecutionStatus": "Executing"}
+    assert observation.observe(execution, [], job, metrics, NOW, Prices()).gpu_utilization == each
+    assert observed(job).gpu_utilization is None
+
+
 def test_before_there_is_a_job_numbers_are_unknown() -> None:
     seen = observed()
     assert (seen.terminal, seen.step, seen.cost_usd, seen.reason, seen.artifact) == (

@@ -1,0 +1,34 @@
+"""Which tests one process runs one after the other where several share them (`./dev test`), and in which order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
+DEMO = "end_to_end/test_demo.py"
+# These have one embedded AWS for all of their tests, with processes of its own.
+TOGETHER = (DEMO, "end_to_end/", "embedded_aws/", "faults/")
+# The longest begins; beside it goes what needs one processor, and only then the next of them.
+ORDER = ("end_to_end/", "container/", "contract/", "integration/", "unit/", "embedded_aws/", DEMO, "faults/")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _place(_relative(item)))
+    for item in items:
+        path = _relative(item)
+        group = next((part for part in TOGETHER if path.startswith(part)), path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _relative(item: pytest.Item) -> str:
+    return Path(os.path.relpath(item.path, ROOT)).as_posix()
+
+
+def _place(path: str) -> int:
+    """Stable: the tests of a folder keep their order."""
+    part = DEMO if path == DEMO else f"{path.partition('/')[0]}/"
+    return ORDER.index(part) if part in ORDER else ORDER.index("unit/")
