@@ -121,14 +121,39 @@ def test_every_queue_has_an_alarm() -> None:
     assert queues == set(resources("AWS::SQS::Queue"))
 
 
+def of_operations() -> dict[str, str]:
+    """What docs/operations.md says under each heading of its chapter on alarms."""
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    chapter = text.partition("\n## Alarms\n")[2].partition("\n## ")[0]
+    return {each.partition("\n")[0]: each for each in chapter.split("\n### ")[1:]}
+
+
+def heading_of(alarm: dict[str, Any]) -> str:
+    found = re.search(r"docs/operations\.md, ([a-z-]+)\.", alarm["AlarmDescription"])
+    assert found, alarm["AlarmDescription"]
+    return found[1]
+
+
 @pytest.mark.parametrize("name", alarms())
 def test_operations_say_what_an_alarm_means_and_what_to_do(name: str) -> None:
-    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-    heading = re.search(r"docs/operations\.md, ([a-z-]+)\.", alarms()[name]["AlarmDescription"])
-    assert heading, alarms()[name]["AlarmDescription"]
-    paragraph = text.partition(f"### {heading[1]}\n")[2].partition("\n#")[0]
+    alarm = alarms()[name]
+    heading = heading_of(alarm)
+    assert alarm["AlarmName"]["Fn::Sub"].startswith(f"${{ProjectName}}-{heading}")
     for part in ("**Means**", "**Look at**", "**Do**"):
-        assert part in paragraph, heading[1]
+        assert part in of_operations()[heading], heading
+
+
+def test_operations_speak_of_no_alarm_that_there_is_not() -> None:
+    assert set(of_operations()) == {heading_of(alarm) for alarm in alarms().values()}
+
+
+def test_operations_say_what_each_queue_of_dead_letters_is_missing() -> None:
+    hops = {
+        alarm["AlarmName"]["Fn::Sub"].removeprefix("${ProjectName}-dead-letters-")
+        for alarm in alarms().values()
+        if alarm["Namespace"] == "AWS/SQS"
+    }
+    assert set(re.findall(r"`([a-z-]+)`:", of_operations()["dead-letters"])) == hops
 
 
 def dashboard() -> list[dict[str, Any]]:
