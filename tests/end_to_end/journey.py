@@ -46,6 +46,14 @@ def _table(endpoint: str, name: str, thread: int) -> Any:
 
 
 @cache
+def _run_of_job(endpoint: str, name: str) -> str | None:
+    """What a training job was created with does not change."""
+    job = _client(endpoint, "sagemaker").describe_training_job(TrainingJobName=name)
+    run_id: str | None = job.get("HyperParameters", {}).get("run_id")
+    return run_id
+
+
+@cache
 def _parsed(path: Path) -> email.message.EmailMessage:
     """A mail that was delivered does not change."""
     return email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
@@ -87,11 +95,12 @@ class Stack:
 
     def records(self, prefix: str) -> list[dict[str, Any]]:
         """The run records of a dataset, oldest first."""
-        items: list[dict[str, Any]] = self.table.scan(ConsistentRead=True)["Items"]
-        return sorted(
-            (item for item in items if item.get("dataset_prefix") == prefix),
-            key=lambda item: item["created_at"],
-        )
+        items: list[dict[str, Any]] = self.table.scan(
+            ConsistentRead=True,
+            FilterExpression="dataset_prefix = :prefix",
+            ExpressionAttributeValues={":prefix": prefix},
+        )["Items"]
+        return sorted(items, key=lambda item: item["created_at"])
 
     def record(self, prefix: str, status: set[str] | None = None, seconds: float = 90) -> dict[str, Any]:
         """The dataset's newest run once it has one of the statuses (default: a final one)."""
@@ -134,8 +143,8 @@ class Stack:
         """Training jobs that carry a run id among their hyperparameters."""
         sagemaker = self.client("sagemaker")
         names = [each["TrainingJobName"] for each in sagemaker.list_training_jobs()["TrainingJobSummaries"]]
-        jobs = [sagemaker.describe_training_job(TrainingJobName=name) for name in names]
-        return [job for job in jobs if job.get("HyperParameters", {}).get("run_id") == run_id]
+        own = [name for name in names if _run_of_job(self.endpoint, name) == run_id]
+        return [sagemaker.describe_training_job(TrainingJobName=name) for name in own]
 
     def execution_status(self, record: Mapping[str, Any]) -> str:
         described = self.client("stepfunctions").describe_execution(executionArn=record["execution_arn"])
@@ -176,7 +185,7 @@ def eventually(
     while time.monotonic() < until:
         if answer := look():
             return answer
-        time.sleep(0.1)
+        time.sleep(0.2)
     raise AssertionError(f"{what}: not within {seconds} s; seen: {explain() if explain else look()}")
 
 

@@ -163,6 +163,19 @@ def _no_quota(name: str) -> Fault:
 
 
 SCENARIOS: tuple[Scenario, ...] = (
+    # The longest, so that nothing is waited for at the end
+    Scenario(
+        "deployed-meanwhile",
+        "a new version is deployed while the run trains",
+        act=_deploy_while_it_trains,
+        manifest={"config": {**QUICK, "max_train_steps": 300}},
+    ),
+    Scenario(
+        "spot-interrupted-twice",
+        "the spot instance is taken away twice",
+        act=_interrupt_twice,
+        manifest={"spot": True, "config": {**QUICK, "max_train_steps": 80}},
+    ),
     # Lambda
     *(
         Scenario(
@@ -387,12 +400,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         manifest={"instance_types": [FIRST, SECOND]},
     ),
     Scenario(
-        "spot-interrupted-twice",
-        "the spot instance is taken away twice",
-        act=_interrupt_twice,
-        manifest={"spot": True, "config": {**QUICK, "max_train_steps": 80}},
-    ),
-    Scenario(
         "empty-handed", "the job succeeds without a model", (Fault("job", (), {"complete": True}),), FAILED
     ),
     Scenario(
@@ -512,12 +519,6 @@ SCENARIOS: tuple[Scenario, ...] = (
         FAILED,
         says=("out of time",),
         manifest=LONG,
-    ),
-    Scenario(
-        "deployed-meanwhile",
-        "a new version is deployed while the run trains",
-        act=_deploy_while_it_trains,
-        manifest={"config": {**QUICK, "max_train_steps": 300}},
     ),
     Scenario(
         "aborted-verifying",
