@@ -80,6 +80,10 @@ class Scene:
             there, f"{self.prefix} in {wanted}", seconds, lambda: self.stack.records(self.prefix)
         )
 
+    def strikes(self) -> None:
+        """Waits until the first fault has struck."""
+        eventually(lambda: struck(self.stack.endpoint, self.faults[0]), "a strike", 60)
+
     def job(self, status: str = "InProgress", secondary: str | None = None) -> dict[str, Any]:
         """The run's training job once it is in a status."""
         run_id = self.reaches("STARTING")["run_id"]
