@@ -15,13 +15,14 @@ TOGETHER = (DEMO, "end_to_end/", "embedded_aws/", "faults/")
 ORDER = ("end_to_end/", "container/", "contract/", "integration/", "unit/", "embedded_aws/", DEMO, "faults/")
 
 
-@pytest.hookimpl(trylast=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    path = _relative(item)
+    group = next((part for part in TOGETHER if path.startswith(part)), path)
+    item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _place(_relative(item)))
-    for item in items:
-        path = _relative(item)
-        group = next((part for part in TOGETHER if path.startswith(part)), path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _relative(item: pytest.Item) -> str:
