@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parent
 DEMO = "end_to_end/test_demo.py"
-# These have one embedded AWS for all of their tests, with processes of its own.
+# These have one embedded AWS for all of their tests, with processes of its own. Everything else goes file by file.
 TOGETHER = (DEMO, "end_to_end/", "embedded_aws/", "faults/")
 # The longest begins; beside it goes what needs one processor, and only then the next of them.
 ORDER = ("end_to_end/", "container/", "contract/", "integration/", "unit/", "embedded_aws/", DEMO, "faults/")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    path = _relative(item)
-    group = next((part for part in TOGETHER if path.startswith(part)), path)
-    item.add_marker(pytest.mark.xdist_group(group))
+class Groups(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        path = _relative(nodeid.partition("::")[0])
+        return next((part for part in TOGETHER if path.startswith(part)), path)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    return Groups(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: _place(_relative(item)))
+    items.sort(key=lambda item: _place(_relative(item.path)))
 
 
-def _relative(item: pytest.Item) -> str:
-    return Path(os.path.relpath(item.path, ROOT)).as_posix()
+def _relative(path: str | Path) -> str:
+    return Path(os.path.relpath(path, ROOT)).as_posix()
 
 
 def _place(path: str) -> int:
