@@ -38,8 +38,14 @@ def offers(
     per_epoch = buckets.batches(filled, values.get("train_batch_size", 1))
     accumulation: int = values.get("gradient_accumulation_steps", 1)
 
+    by_user = frozenset(name for layer in configuration.layers[:2] for name in layer)
+
     def quoted_for(name: str, steps: int) -> Quote:
-        return quote.quote(name, steps, images, resolution, values, limits.prices, limits.corrections)
+        return quote.quote(
+            *(name, steps, images, resolution, values, limits.prices, limits.corrections),
+            by_user=by_user,
+            kohya_version=limits.kohya_version,
+        )
 
     def offer(name: str) -> Offer:
         length, notes = schedule(
@@ -103,20 +109,20 @@ def _alternatives(values: Mapping[str, Any], pixels: int, instance_type: str) ->
 def _way_within(budget: float, quoted: Quote, length: Schedule, cheaper: Sequence[Quote]) -> str:
     """The change that makes the quote fit: another instance, or fewer epochs."""
     ways = []
-    best = min(cheaper, key=lambda q: math.inf if q.cost_usd is None else q.cost_usd, default=None)
-    if best is not None and best.cost_usd is not None and best.cost_usd <= budget:
-        ways.append(f"name {best.instance_type}, quoted at {best.cost_usd:.2f} USD")
+    best = min(cheaper, key=lambda q: math.inf if q.most_usd is None else q.most_usd, default=None)
+    if best is not None and best.most_usd is not None and best.most_usd <= budget:
+        ways.append(f"name {best.instance_type}, quoted at {best.most_usd:.2f} USD")
     an_epoch = math.ceil(length.total_steps / length.epochs)
     if (epochs := quoted.steps_for(budget) // an_epoch) >= 1:
         ways.append(f"set max_train_epochs = {epochs}")
-    ways.append(f"raise max_cost_usd to {quoted.cost_usd:.2f} (manifest and stack)")
+    ways.append(f"raise max_cost_usd to {quoted.most_usd:.2f} (manifest and stack)")
     return f"{', or '.join(ways)}.".capitalize()
 
 
 def _about_cost(
     quoted: Quote, length: Schedule, others: Sequence[Quote], budget_usd: float | None, runtime: int
 ) -> list[Finding]:
-    if quoted.cost_usd is None:
+    if quoted.most_usd is None:
         message = f"No price of {quoted.instance_type} is known, so the cost cannot be quoted."
         if budget_usd is None:
             remedy = (
@@ -129,8 +135,9 @@ def _about_cost(
         return [error("price-unknown", MANIFEST_NAME, message, remedy)]
     if budget_usd is None:
         return []
-    if quoted.cost_usd > budget_usd:
-        message = f"The run is quoted at {quoted.cost_usd:.2f} USD; the budget is {budget_usd:.2f} USD."
+    if quoted.most_usd > budget_usd:
+        own = " with the trainer's own U-Net" if quoted.own_seconds > quoted.seconds else ""
+        message = f"The run is quoted at {quoted.most_usd:.2f} USD{own}; the budget is {budget_usd:.2f} USD."
         remedy = _way_within(budget_usd, quoted, length, others)
         return [error("budget-exceeded", MANIFEST_NAME, message, remedy)]
     message = (
@@ -140,9 +147,9 @@ def _about_cost(
 
 
 def _about_time(quoted: Quote, allowed: int) -> list[Finding]:
-    if quoted.seconds <= allowed:
+    if quoted.own_seconds <= allowed:
         return []
-    message = f"The run is quoted at {quoted.seconds} s; this stack ends jobs after {allowed} s."
+    message = f"The run is quoted at {quoted.own_seconds} s; this stack ends jobs after {allowed} s."
     remedy = "Train fewer steps, name a faster instance type, or raise MaxTrainingRuntimeInSeconds."
     return [error("runtime-exceeded", MANIFEST_NAME, message, remedy)]
 

@@ -19,8 +19,15 @@ from fine_tuning.own_runs import Correction
 _RUNTIME_MARGIN = 2
 _RUNTIME_ALLOWANCE_SECONDS = 30 * 60
 _MEASURED_GPU = "H200"
-# The trainer's own U-Net: what is faster is welcome and not counted on.
-_EXECUTION = "plain"
+# Where the whole trainer was timed with the fast U-Net (`whole_trainer_measured` in speed.json, batch 16), it is
+# expected; what must hold (budget, time limits) rests on the trainer's own, which trains where the fast one is refused.
+_FAST_GPUS = ("H100", "H200")
+_FAST_VERSION = "v25.2.2"
+_FAST_PRECISIONS = ("bf16", "fp16")
+_REFUSED_BY_FAST = (
+    *("xformers", "mem_eff_attn", "fp8_base", "fp8_base_unet"),
+    *("network_args", "network_dropout", "dim_from_weights"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class Quote:
         seconds: billable, with start-up; between `least_seconds` and `most_seconds`.
         table_seconds: before this account's own runs corrected it.
         fixed_seconds: those of them that do not depend on the number of steps.
+        own_seconds, own_seconds_per_step: with the trainer's own U-Net; the same where no faster one is expected.
         cost_usd: at the on-demand price; None where no price is known.
         spot_cost_usd: the same time on spot capacity, without interruptions.
         assumed: what the figures rest on, a sentence each.
@@ -42,7 +50,9 @@ class Quote:
     most_seconds: int
     table_seconds: int
     fixed_seconds: int
+    own_seconds: int
     seconds_per_step: float
+    own_seconds_per_step: float
     cost_usd: float | None
     spot_cost_usd: float | None
     usd_per_hour: float | None
@@ -54,13 +64,20 @@ class Quote:
     def cost_of(self, seconds: float) -> float | None:
         return None if self.usd_per_hour is None else round(seconds / 3600 * self.usd_per_hour, 2)
 
+    @property
+    def most_usd(self) -> float | None:
+        """What a budget is held against."""
+        return self.cost_of(self.own_seconds)
+
     def steps_for(self, budget_usd: float) -> int:
-        """The steps that a budget pays for."""
+        """The steps that a budget pays for, whichever U-Net trains."""
         if not self.usd_per_hour:
             return 0
         return max(
             0,
-            math.floor((budget_usd / self.usd_per_hour * 3600 - self.fixed_seconds) / self.seconds_per_step),
+            math.floor(
+                (budget_usd / self.usd_per_hour * 3600 - self.fixed_seconds) / self.own_seconds_per_step
+            ),
         )
 
 
@@ -72,6 +89,8 @@ def quote(
     config: Mapping[str, Any],
     prices: Prices | None = None,
     corrections: Mapping[str, Correction] | None = None,
+    by_user: frozenset[str] = frozenset(),
+    kohya_version: str | None = None,
 ) -> Quote:
     """The quote of a training job.
 
@@ -80,6 +99,8 @@ def quote(
         images: files whose latents are cached before the first step.
         resolution: (width, height) that buckets are made for; work grows with its area.
         config: resolved options; batch size, what is trained and checkpointing decide about the speed.
+        by_user: those that the user set.
+        kohya_version: the image's; None quotes the trainer's own U-Net.
     """
     prices = prices or Prices()
     figures = instances.figures()
@@ -87,7 +108,12 @@ def quote(
     gpu = instance.gpu if instance else "A10G"  # the slowest of the table
     pixels = resolution[0] * resolution[1]
     caching = images * figures["caching_seconds_per_image"] * _slower(gpu) * pixels / 2**20
-    per_step = _seconds_per_step(config, pixels, gpu)
+    own_per_step = _seconds_per_step(config, pixels, gpu)
+    per_step = own_per_step
+    is_fast = instance is not None and kohya_version == _FAST_VERSION and _may_be_fast(config, gpu)
+    if is_fast and instance is not None:
+        again = _computed_again(config, by_user, pixels, instance.memory_gib)
+        per_step = min(own_per_step, _seconds_per_step(config, pixels, gpu, "fast", again))
     fixed = figures["start_up_seconds"] + caching
     correction = (corrections or {}).get(gpu) if instance else None
     ratio = correction.ratio if correction else 1.0
@@ -96,20 +122,26 @@ def quote(
         if correction
         else figures["uncertainty"]["measured" if gpu == _MEASURED_GPU and instance else "scaled"]
     )
-    seconds = (fixed + steps * per_step) * ratio
+    seconds, own_seconds = ((fixed + steps * each) * ratio for each in (per_step, own_per_step))
     price, spot_price = prices.on_demand(instance_type), prices.spot(instance_type)
     return Quote(
         instance_type=instance_type,
         seconds=round(seconds),
         least_seconds=round(seconds * low),
-        most_seconds=round(seconds * high),
+        most_seconds=round(own_seconds * high),
         table_seconds=round(fixed + steps * per_step),
         fixed_seconds=round(fixed * ratio),
+        own_seconds=round(own_seconds),
         seconds_per_step=round(per_step * ratio, 3),
+        own_seconds_per_step=round(own_per_step * ratio, 3),
         cost_usd=None if price is None else round(seconds / 3600 * price, 2),
         spot_cost_usd=None if spot_price is None else round(seconds / 3600 * spot_price, 2),
         usd_per_hour=price,
-        assumed=(_about_speed(instance is not None, gpu, correction), *_about_prices(instance_type, prices)),
+        assumed=(
+            _about_speed(instance is not None, gpu, correction),
+            *_about_fast(is_fast, own_seconds),
+            *_about_prices(instance_type, prices),
+        ),
     )
 
 
@@ -124,6 +156,13 @@ def _about_speed(is_known: bool, gpu: str, correction: Correction | None) -> str
     return f"Speed: scaled to {gpu} from what was measured on {_MEASURED_GPU}."
 
 
+def _about_fast(is_fast: bool, own_seconds: float) -> tuple[str, ...]:
+    if not is_fast:
+        return ()
+    bound = f"{round(own_seconds)} s, for which budget and time limit leave room"
+    return (f"Speed: of the fast U-Net; should its check refuse it, the trainer's own takes {bound}.",)
+
+
 def _about_prices(name: str, prices: Prices) -> tuple[str, ...]:
     price, spot = prices.on_demand(name), prices.spot(name)
     if price is None or spot is None:
@@ -133,20 +172,43 @@ def _about_prices(name: str, prices: Prices) -> tuple[str, ...]:
 
 
 def max_runtime_seconds(quoted: Quote, limit: int, budget_usd: float | None) -> int:
-    """When SageMaker ends the job: twice the quote and half an hour.
+    """When SageMaker ends the job: twice the quote for the trainer's own U-Net and half an hour.
 
     At most what the stack allows, and what the budget pays for at the on-demand price.
     """
-    seconds = min(limit, _RUNTIME_MARGIN * quoted.seconds + _RUNTIME_ALLOWANCE_SECONDS)
+    seconds = min(limit, _RUNTIME_MARGIN * quoted.own_seconds + _RUNTIME_ALLOWANCE_SECONDS)
     if budget_usd is None or not quoted.usd_per_hour:
         return seconds
     return min(seconds, math.floor(budget_usd / quoted.usd_per_hour * 3600))
 
 
-def _seconds_per_step(config: Mapping[str, Any], pixels: int, gpu: str) -> float:
+def _may_be_fast(config: Mapping[str, Any], gpu: str) -> bool:
+    """Whether kohya_trainer.acceleration takes such a recipe, and was timed on such a GPU."""
+    return (
+        gpu in _FAST_GPUS
+        and bool(config.get("network_train_unet_only"))
+        and config.get("network_module", "networks.lora") == "networks.lora"
+        and config.get("mixed_precision") in _FAST_PRECISIONS
+        and not any(config.get(name) for name in _REFUSED_BY_FAST)
+    )
+
+
+def _computed_again(
+    config: Mapping[str, Any], by_user: frozenset[str], pixels: int, memory_gib: float
+) -> float:
+    """As the container chooses it for the fast U-Net."""
+    if "gradient_checkpointing" in by_user:
+        return 1.0 if config.get("gradient_checkpointing") else 0.0
+    return recipe.computed_again(config, int(config.get("train_batch_size", 1)), pixels, memory_gib)
+
+
+def _seconds_per_step(
+    config: Mapping[str, Any], pixels: int, gpu: str, execution: str = "plain", again: float | None = None
+) -> float:
     batch = int(config.get("train_batch_size", 1))
-    again = 1.0 if config.get("gradient_checkpointing") else 0.0
-    seconds = recipe.seconds_per_step(batch, pixels, again, gpu, _EXECUTION)
+    if again is None:
+        again = 1.0 if config.get("gradient_checkpointing") else 0.0
+    seconds = recipe.seconds_per_step(batch, pixels, again, gpu, execution)
     seconds *= int(config.get("gradient_accumulation_steps", 1))
     if not config.get("network_train_unet_only"):
         seconds *= instances.figures()["factor_text_encoders"]
@@ -155,8 +217,8 @@ def _seconds_per_step(config: Mapping[str, Any], pixels: int, gpu: str) -> float
 
 def _slower(gpu: str) -> float:
     """How much longer arithmetic takes there than on the GPU that was measured."""
-    return recipe.seconds_per_step(64, 2**20, 0.0, gpu, _EXECUTION) / recipe.seconds_per_step(
-        64, 2**20, 0.0, _MEASURED_GPU, _EXECUTION
+    return recipe.seconds_per_step(64, 2**20, 0.0, gpu, "plain") / recipe.seconds_per_step(
+        64, 2**20, 0.0, _MEASURED_GPU, "plain"
     )
 
 

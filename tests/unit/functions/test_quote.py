@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fine_tuning import instances, own_runs, quote
+from fine_tuning import instances, own_runs, quote, recipe
 from fine_tuning.errors import ConfigurationError
 from fine_tuning.instances import Prices
 from fine_tuning.own_runs import Correction
@@ -15,6 +17,7 @@ from fine_tuning.settings import Settings
 
 UNET = {"network_train_unet_only": True}
 SQUARE = (1024, 1024)
+SPEED = json.loads(Path(recipe.__file__).with_name("speed.json").read_bytes())
 
 
 def quoted(
@@ -32,6 +35,83 @@ def test_on_the_gpu_that_was_measured_it_repeats_the_measurement(
 ) -> None:
     config = {"train_batch_size": batch, "gradient_checkpointing": checkpointing}
     assert quoted("ml.p5en.48xlarge", config=config).seconds_per_step == pytest.approx(seconds, rel=0.01)
+
+
+FAST = {
+    "train_batch_size": 16,
+    "network_dim": 32,
+    "cache_text_encoder_outputs": True,
+    "mixed_precision": "bf16",
+}
+
+
+def fast_or_not(name: str, **config: Any) -> Quote:
+    return quoted(name, config={**FAST, "gradient_checkpointing": True, **config}, kohya_version="v25.2.2")
+
+
+@pytest.mark.parametrize(
+    "row", SPEED["whole_trainer_measured"], ids=lambda row: f"{row['gpu']}-{row['again']}"
+)
+def test_the_fast_unet_is_quoted_within_a_tenth_of_what_the_whole_trainer_took(row: dict[str, Any]) -> None:
+    seconds = recipe.seconds_per_step(row["batch"], 2**20, row["again"], row["gpu"], "fast")
+    assert seconds == pytest.approx(row["seconds_per_step"], rel=0.1)
+    assert row["gpu"] in quote._FAST_GPUS
+
+
+@pytest.mark.parametrize("name", ["ml.p5.4xlarge", "ml.p5en.48xlarge"])
+def test_where_the_fast_unet_was_measured_it_is_expected_and_the_trainers_own_is_the_bound(name: str) -> None:
+    found = fast_or_not(name)
+    own = quoted(name, config={**FAST, "gradient_checkpointing": True})
+    assert own.own_seconds == own.seconds
+    assert found.seconds < 0.7 * own.seconds
+    assert (found.own_seconds, found.most_seconds) == (own.seconds, own.most_seconds)
+    assert found.most_usd == own.most_usd
+    assert quote.max_runtime_seconds(found, 86400, None) == quote.max_runtime_seconds(own, 86400, None)
+    assert f"the trainer's own takes {own.seconds} s" in found.assumed[1]
+
+
+def test_no_budget_pays_for_more_steps_than_the_trainers_own_unet_makes() -> None:
+    own = quoted("ml.p5.4xlarge", config={**FAST, "gradient_checkpointing": True})
+    assert fast_or_not("ml.p5.4xlarge").steps_for(2.0) == own.steps_for(2.0) > 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"network_train_unet_only": False},
+        {"network_module": "networks.lora_fa"},
+        {"network_args": ["conv_dim=8"]},
+        {"network_dropout": 0.1},
+        {"xformers": True},
+        {"fp8_base": True},
+        {"mixed_precision": "no"},
+    ],
+    ids=str,
+)
+def test_a_recipe_that_the_fast_unet_refuses_is_quoted_as_the_trainers_own(config: dict[str, Any]) -> None:
+    found = fast_or_not("ml.p5.4xlarge", **config)
+    assert found.seconds == found.own_seconds
+
+
+def test_what_was_never_timed_is_quoted_as_the_trainers_own() -> None:
+    for found in (
+        fast_or_not("ml.g5.8xlarge"),
+        fast_or_not("ml.x9.large"),
+        quoted("ml.p5.4xlarge", config=FAST, kohya_version="v22.6.2"),
+    ):
+        assert found.seconds == found.own_seconds
+
+
+def test_checkpointing_that_the_user_asked_for_is_quoted() -> None:
+    config = {**FAST, "gradient_checkpointing": True}
+    kept = quoted(
+        "ml.p5en.48xlarge",
+        config=config,
+        kohya_version="v25.2.2",
+        by_user=frozenset({"gradient_checkpointing"}),
+    )
+    assert kept.seconds_per_step == pytest.approx(0.993, rel=0.01)
+    assert fast_or_not("ml.p5en.48xlarge").seconds_per_step == pytest.approx(0.651, rel=0.01)
 
 
 def test_a_slower_gpu_takes_longer_and_less_work_less() -> None:
@@ -131,7 +211,7 @@ def test_the_longest_runtime_is_twice_the_quote_and_half_an_hour() -> None:
 
 
 def of_seconds(seconds: int, usd_per_hour: float | None = 3.06) -> Quote:
-    return Quote("ml.g5.8xlarge", seconds, 0, 0, 0, 0, 1.0, None, None, usd_per_hour, ())
+    return Quote("ml.g5.8xlarge", 1, 0, 0, 0, 0, seconds, 1.0, 1.0, None, None, usd_per_hour, ())
 
 
 @pytest.mark.parametrize("budget", [0.5, 1.0, 2.99])
