@@ -230,7 +230,9 @@ def main() -> int:
     parser.add_argument("--fabricated", type=Path, help="a base model that verify.py left in its --work")
     parser.add_argument("--peer-script", type=Path, help="diffusers' train_text_to_image_lora_sdxl.py")
     parser.add_argument(
-        "--only", default="", help="numbers of RECIPES, then of PEERS, from 0, separated by commas: in this order"
+        "--only",
+        default="",
+        help="numbers of RECIPES, then of PEERS, from 0, separated by commas: in this order",
     )
     given = parser.parse_args()
     work = given.work.absolute()
