@@ -15,10 +15,10 @@ from botocore.stub import Stubber
 from fine_tuning.aws import deployment, sdk
 from fine_tuning.aws.training import Training
 from tests.functions_data import IMAGE, event
-from tests.integration.functions.conftest import Stack
+from tests.integration.functions import quick_dynamodb
+from tests.integration.functions.conftest import ACCOUNT, REGION, Stack
 from tests.integration.functions.runs import planned, starting
 from tests.integration.functions.sagemaker_answers import EXECUTION, expects_stop, looks
-from tests.integration.functions.test_queueing import one_request_at_a_time  # noqa: F401
 from tests.integration.functions.test_training import answered, watch  # noqa: F401
 
 Answers = list[dict[str, Any]]
@@ -182,8 +182,10 @@ def test_milestones_are_mailed_once_each_and_only_if_asked_for(
     assert stack.record(run["run_id"])["status"] == "TRAINING"
 
 
-@pytest.mark.usefixtures("one_request_at_a_time")
-def test_of_identical_runs_that_claim_at_the_same_moment_one_trains(stack: Stack) -> None:
+def test_of_identical_runs_that_claim_at_the_same_moment_one_trains(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_dynamodb.install(monkeypatch, ACCOUNT, REGION)
     runs = [planned(stack, f"cats-{number:012}") for number in range(12)]
 
     def claim(run: dict[str, Any]) -> dict[str, Any]:
