@@ -1,4 +1,7 @@
-"""Which tests one process runs one after the other where several share them (`./dev test`), and in which order."""
+"""In which order the tests run, and which of them one process runs where several share them.
+
+`./dev test --numprocesses=2 --dist=loadscope --no-loadscope-reorder`; without the options it is one process.
+"""
 
 from __future__ import annotations
 
