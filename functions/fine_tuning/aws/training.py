@@ -162,7 +162,14 @@ class Training:
                 EndTime=now + timedelta(seconds=_PERIOD_SECONDS),
                 ScanBy="TimestampDescending",
             )
-        values = {r["Id"]: r["Values"] for r in answer["MetricDataResults"] if r.get("Values")}
+        # By their times, because the embedded AWS has them oldest first whatever was asked.
+        values = {
+            r["Id"]: [
+                value for _, value in sorted(zip(r["Timestamps"], r["Values"], strict=True), reverse=True)
+            ]
+            for r in answer["MetricDataResults"]
+            if r.get("Values")
+        }
         gpu = {GPU_UTILIZATION: mean(values.pop("gpu"))} if "gpu" in values else {}
         return {METRICS[name]: latest for name, (latest, *_) in values.items()} | gpu
 

@@ -117,6 +117,21 @@ def test_given_metrics_of_the_job_then_the_latest_are_observed(stack: Stack, sag
     assert seen["gpu_utilization"] == 87.5
 
 
+def test_given_metrics_that_come_oldest_first_then_the_latest_are_observed(
+    stack: Stack, sagemaker: Stubber
+) -> None:
+    run = planned(stack)
+    looks(sagemaker, "Executing")
+    now = datetime.now(UTC)
+    times = [now - timedelta(minutes=minutes) for minutes in (3, 2, 1)]
+    step = {"Id": "step", "Label": "train:step", "Timestamps": times, "Values": [2.0, 30.0, 52.0]}
+    with Stubber(sdk.client("cloudwatch")) as cloudwatch:
+        cloudwatch.add_response("get_metric_data", {"MetricDataResults": [step]})
+        seen = watch(stack, run)
+
+    assert seen["step"] == 52
+
+
 @pytest.mark.parametrize(
     "code", ["AccessDenied", "ThrottlingException", "InvalidParameterValue", "InternalServiceFault"]
 )
