@@ -1,4 +1,6 @@
-"""The recipe's execution half, asked of the machine that the job was given and handed to the trainer."""
+"""How a step is carried out on the machine that the job was given, as the trainer is told it; nothing that is learned
+changes by it.
+"""
 
 import json
 import subprocess
@@ -9,11 +11,26 @@ from typing import Any
 from kohya_trainer.environment import Machine
 from kohya_trainer.inputs import Inputs
 from kohya_trainer.options import OptionTable
-from kohya_trainer.recipe import Gpus, execution
+from kohya_trainer.recipe import Choice, Gpus, Recipe, computed_again, memory_gib
 
 # A person sets it to "off" for Kohya's own U-Net; trainer_process.py is given the settings, or "off".
 VARIABLE = "KOHYA_ACCELERATION"
 OFF = "off"
+# U-Net, both text encoders and the VAE in half precision take 6.9 GB; the caching passes a few more.
+LEAST_FOR_STRAIGHT_LOADING = 15.0
+# The VAE in fp32 takes 3 GiB for one image of 1024 x 1024, and 12.6 for four.
+LEAST_FOR_SEVERAL_LATENTS = 30.0
+# Fewer are encoded again in ten seconds.
+LEAST_IMAGES_TO_KEEP = 100
+FORBID_CACHED_LATENTS = ("color_aug", "random_crop")
+FORBID_CACHED_TEXT = (
+    "shuffle_caption",
+    "caption_dropout_rate",
+    "caption_dropout_every_n_epochs",
+    "caption_tag_dropout_rate",
+    "token_warmup_step",
+    "weighted_captions",
+)
 
 
 @dataclass(frozen=True)
@@ -78,3 +95,75 @@ def _pixels(options: Mapping[str, Any]) -> int:
     """Of the largest bucket: none has more than the resolution's area."""
     sides = [int(side) for side in str(options.get("resolution", 1024)).split(",")]
     return sides[0] * sides[-1]
+
+
+def execution(
+    options: Mapping[str, Any],
+    chosen_by_user: frozenset[str],
+    pixels: int,
+    gpus: Gpus,
+    cpus: int,
+    accelerated: bool = True,
+    images: int = 0,
+) -> Recipe:
+    """How a step is carried out on this machine.
+
+    Args:
+        pixels: of the largest bucket.
+        cpus: of the host, which its GPUs share.
+        images: files whose latents are cached.
+        accelerated: whether the trainer's U-Net will be the fast one (kohya_trainer.acceleration).
+    """
+    batch = int(options.get("train_batch_size", 1))
+    whole = computed_again(options, batch, pixels, gpus.memory_gib, "plain") > 0
+    choices = [
+        Choice("gradient_checkpointing", whole, _needed(options, batch, pixels, float(whole), gpus, "plain"))
+    ]
+    if accelerated:
+        share = computed_again(options, batch, pixels, gpus.memory_gib)
+        if "gradient_checkpointing" in chosen_by_user:
+            share = 1.0 if options.get("gradient_checkpointing") else 0.0
+        # Not the trainer's: its own U-Net, which the fast one replaces, knows all or nothing.
+        choices.append(Choice("computed_again", share, _needed(options, batch, pixels, share, gpus, "fast")))
+    choices += _caching(options, gpus, images)
+    if not any(options.get(name) for name in ("sdpa", "xformers", "mem_eff_attn")):
+        choices.append(Choice("sdpa", True, "attention in one kernel"))
+    if options.get("optimizer_type", "AdamW") == "AdamW" and not options.get("optimizer_args"):
+        choices.append(Choice("optimizer_args", ["fused=True"], "one kernel for all parameters"))
+    if gpus.memory_gib >= LEAST_FOR_STRAIGHT_LOADING:
+        choices.append(
+            Choice("lowram", True, "the checkpoint goes straight to the GPU, which has room for it")
+        )
+    if gpus.memory_gib >= LEAST_FOR_SEVERAL_LATENTS:
+        choices.append(Choice("vae_batch_size", 4, "latents are cached four at a time"))
+        choices.append(Choice("highvram", True, "memory is not given back after each of them"))
+    here = max(1, gpus.count // gpus.hosts)
+    workers = max(1, min(8, cpus // here // 2))
+    choices.append(Choice("max_data_loader_n_workers", workers, f"{cpus} CPUs for {here} GPUs"))
+    choices.append(Choice("persistent_data_loader_workers", True, "no new processes at each epoch"))
+    return Recipe(tuple(choice for choice in choices if choice.option not in chosen_by_user))
+
+
+def _needed(
+    options: Mapping[str, Any], batch: int, pixels: int, again: float, gpus: Gpus, execution: str
+) -> str:
+    needed = memory_gib(options, batch, pixels, again, execution)
+    return f"so batch {batch} takes {needed:.0f} of {gpus.memory_gib:.0f} GiB in the {execution} U-Net"
+
+
+def _caching(options: Mapping[str, Any], gpus: Gpus, images: int) -> list[Choice]:
+    choices = []
+    cacheable = not any(options.get(name) for name in FORBID_CACHED_LATENTS)
+    if cacheable and not options.get("cache_latents"):
+        choices.append(Choice("cache_latents", True, "no option changes the pictures between epochs"))
+    # Each host has a disk of its own, and the trainer looks for every picture's latents on each.
+    if cacheable and gpus.hosts == 1 and images >= LEAST_IMAGES_TO_KEEP:
+        reason = f"a restart finds the latents of {images} images, and several GPUs share the work"
+        choices.append(Choice("cache_latents_to_disk", True, reason))
+    changing = not options.get("network_train_unet_only") or any(
+        options.get(name) for name in FORBID_CACHED_TEXT
+    )
+    if not changing and not options.get("cache_text_encoder_outputs"):
+        reason = "captions and their encoders stay as they are"
+        choices.append(Choice("cache_text_encoder_outputs", True, reason))
+    return choices

@@ -1,6 +1,6 @@
 """More images a step than the preset has, where that is faster and every GPU that the run may be given has room.
 
-recipe.py has the rule. Every image is still seen as often. Who sets batch, rate or steps keeps them, and a manifest
+learning.py has the rule. Every image is still seen as often. Who sets batch, rate or steps keeps them, and a manifest
 with `"recipe": {"scale_batch": false}` keeps the preset's; docs/benchmarks.md compares what is learned.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fine_tuning import instances, recipe
+from fine_tuning import instances, learning, recipe
 from fine_tuning.buckets import Bucket
 from fine_tuning.findings import Finding, note
 from fine_tuning.manifest import RecipeWishes
@@ -30,9 +30,9 @@ def choose(
     if not wishes.scale_batch or len(known) < len(found):
         return {}
     least = recipe.Gpus(max(one.gpus for one in known), min(one.memory_gib for one in known))
-    shown = [recipe.Filled(bucket.size[0] * bucket.size[1], bucket.images) for bucket in filled]
+    shown = [learning.Filled(bucket.size[0] * bucket.size[1], bucket.images) for bucket in filled]
     rate = wishes.scale_learning_rate
-    return recipe.learning(values, by_user, shown, epochs, least, known[0].gpu, rate).settings
+    return learning.learning(values, by_user, shown, epochs, least, known[0].gpu, rate).settings
 
 
 def told(before: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[Finding]:

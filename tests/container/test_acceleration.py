@@ -21,7 +21,9 @@ from kohya_trainer.command import entry_point
 os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
 torch = pytest.importorskip("torch")
 KOHYA_HOME = os.environ.get("KOHYA_HOME")
+# What these compare with is Kohya's own code, and only an image has it: there they must run (tests/image).
 needs_trainer = pytest.mark.skipif(not KOHYA_HOME, reason="KOHYA_HOME is not set")
+# Triton comes with torch for CUDA alone.
 needs_triton = pytest.mark.skipif(not importlib.util.find_spec("triton"), reason="there is no Triton")
 
 

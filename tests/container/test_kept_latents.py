@@ -1,5 +1,5 @@
 """Latents that a restart finds: with a strategy that is called as the trainer's is, and with the trainer's own where
-torch and SD_SCRIPTS are (docs/gpu-verification.md).
+torch and KOHYA_HOME are: `./dev test-image` runs it in the image that it has built.
 """
 
 import os
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kohya_trainer import recipe
+from kohya_trainer.command import entry_point
+from kohya_trainer.execution import execution
 from kohya_trainer.kept_latents import PARTIAL, drop_damaged, folder_of_latents, keep_latents
 from kohya_trainer.recipe import Gpus
 
@@ -114,9 +115,7 @@ def test_latents_of_anything_else_lie_elsewhere(tmp_path: Path) -> None:
 def test_latents_are_kept_where_that_pays_and_nobody_else_decided(
     images: int, gpus: Gpus, options: dict[str, Any], by_user: tuple[str, ...], kept: bool
 ) -> None:
-    chosen = recipe.execution(
-        {**OPTIONS, **options}, frozenset(by_user), 2**20, gpus, 16, images=images
-    ).settings
+    chosen = execution({**OPTIONS, **options}, frozenset(by_user), 2**20, gpus, 16, images=images).settings
 
     assert ("cache_latents_to_disk" in chosen) is kept
 
@@ -125,9 +124,9 @@ def test_the_trainers_own_strategy_encodes_each_image_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch = pytest.importorskip("torch")
-    if not os.environ.get("SD_SCRIPTS"):
-        pytest.skip("SD_SCRIPTS names no checkout")
-    monkeypatch.setattr(sys, "path", [os.environ["SD_SCRIPTS"], *sys.path])
+    if not (home := os.environ.get("KOHYA_HOME")):
+        pytest.skip("KOHYA_HOME is not set")
+    monkeypatch.setattr(sys, "path", [str(entry_point(Path(home)).parent), *sys.path])
     import sdxl_train_network
     from library import config_util, strategy_base, strategy_sd
     from PIL import Image

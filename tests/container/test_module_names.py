@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 RECORDED: dict[str, Any] = json.loads((HERE / "data" / "lora_modules.json").read_bytes())
 KOHYA_HOME = os.environ.get("KOHYA_HOME")
 installed = importlib.util.find_spec("torch") and importlib.util.find_spec("diffusers")
+# As test_acceleration.py: in the image they must run.
 needs_trainer = pytest.mark.skipif(
     not (KOHYA_HOME and installed), reason="needs the trainer with its packages, as the image has them"
 )

@@ -30,7 +30,9 @@ def stops(options: tuple[str, ...], broken: Callable[[Values], Any], message: st
 
 
 def ignored(option: str, broken: Callable[[Values], Any], why: str, remedy: str = "Remove it.") -> Rule:
-    told = lambda values: _says_something(values.get(option)) and broken(values)  # noqa: E731
+    def told(values: Values) -> Any:
+        return _says_something(values.get(option)) and broken(values)
+
     return Rule("options-ignored", (option,), told, f"The option {option} does nothing {why}.", remedy)
 
 

@@ -12,7 +12,7 @@ import retry_run
 import take_inventory
 from inspect_shard import handler as inspect_shard
 
-from fine_tuning import recipe
+from fine_tuning import learning
 from fine_tuning.aws import deployment
 from fine_tuning.errors import NotRetriableError, RunUnknownError
 from tests.functions_data import BUCKET, RUN, dropped, image_bytes
@@ -125,7 +125,7 @@ def test_given_another_version_would_choose_otherwise_then_the_retry_keeps_the_r
     document = json.loads(stack.read(f"runs/{first}/input/plan.json"))
     assert document["recipe"]["train_batch_size"] == document["batch_size"] == 8
     if before == "chosen":
-        monkeypatch.setattr(recipe, "MOST_TIMES_THE_BATCH", 1)
+        monkeypatch.setattr(learning, "MOST_TIMES_THE_BATCH", 1)
     else:
         del document["recipe"]
         stack.put(f"runs/{first}/input/plan.json", json.dumps(document).encode())

@@ -1,0 +1,56 @@
+"""How a step is carried out on a machine: each choice, and what it leaves alone."""
+
+from typing import Any
+
+from kohya_trainer.execution import execution
+from kohya_trainer.recipe import Gpus
+
+CHARACTER: dict[str, Any] = {
+    "network_dim": 32,
+    "network_train_unet_only": True,
+    "cache_text_encoder_outputs": True,
+    "cache_latents": True,
+    "optimizer_type": "AdamW",
+    "train_batch_size": 4,
+    "learning_rate": 1e-4,
+    "sdpa": True,
+}
+MEGAPIXEL = 1024 * 1024
+NOBODY: frozenset[str] = frozenset()
+
+
+def test_an_execution_changes_nothing_that_is_learned() -> None:
+    chosen = execution(CHARACTER, NOBODY, MEGAPIXEL, Gpus(1, 79.1), 16).settings
+    learned = {"train_batch_size", "gradient_accumulation_steps", "learning_rate", "max_train_steps", "seed"}
+    assert not learned & set(chosen)
+    assert chosen["optimizer_args"] == ["fused=True"]
+
+
+def test_an_execution_leaves_what_the_user_set() -> None:
+    user = frozenset({"gradient_checkpointing", "optimizer_args", "max_data_loader_n_workers"})
+    assert not user & set(execution(CHARACTER, user, MEGAPIXEL, Gpus(1, 79.1), 16).settings)
+
+
+def test_the_cpus_of_a_host_are_shared_by_its_own_gpus() -> None:
+    def workers(gpus: Gpus) -> int:
+        chosen = execution(CHARACTER, NOBODY, MEGAPIXEL, gpus, 32).settings
+        return int(chosen["max_data_loader_n_workers"])
+
+    assert [workers(gpus) for gpus in (Gpus(1, 79.1), Gpus(4, 79.1), Gpus(8, 79.1, hosts=2))] == [8, 4, 4]
+
+
+def test_captions_that_change_are_not_cached() -> None:
+    options = {"network_train_unet_only": True, "shuffle_caption": True, "random_crop": True}
+    chosen = execution(options, NOBODY, MEGAPIXEL, Gpus(1, 22.0), 8).settings
+    assert "cache_text_encoder_outputs" not in chosen
+    assert "cache_latents" not in chosen
+    del options["shuffle_caption"], options["random_crop"]
+    chosen = execution(options, NOBODY, MEGAPIXEL, Gpus(1, 22.0), 8).settings
+    assert chosen["cache_text_encoder_outputs"]
+    assert chosen["cache_latents"]
+
+
+def test_every_choice_has_a_reason() -> None:
+    chosen = execution({}, NOBODY, MEGAPIXEL, Gpus(2, 22.0), 8)
+    assert all(choice.reason for choice in chosen.choices)
+    assert len(chosen.lines()) == len(chosen.choices) > 0

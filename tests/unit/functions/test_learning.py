@@ -1,0 +1,110 @@
+"""What the rule for images a step and the learning rate decides."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fine_tuning import learning, recipe
+from fine_tuning.learning import Filled
+from fine_tuning.recipe import Gpus
+
+GPUS = json.loads(Path(recipe.__file__).with_name("speed.json").read_text(encoding="utf-8"))["gpus"]
+CHARACTER: dict[str, Any] = {
+    "network_dim": 32,
+    "network_train_unet_only": True,
+    "cache_text_encoder_outputs": True,
+    "cache_latents": True,
+    "optimizer_type": "AdamW",
+    "train_batch_size": 4,
+    "learning_rate": 1e-4,
+    "sdpa": True,
+}
+MEGAPIXEL = 1024 * 1024
+NOBODY: frozenset[str] = frozenset()
+
+
+def square(images: int) -> list[Filled]:
+    return [Filled(MEGAPIXEL, images)]
+
+
+def learned(options: dict[str, Any], *by_user: str, **changed: Any) -> dict[str, Any]:
+    given = {"buckets": square(640), "epochs": 10, "gpus": Gpus(1, 22.0), "kind": "H100", **changed}
+    return learning.learning(options, frozenset(by_user), **given).settings
+
+
+def test_a_batch_grows_as_far_as_was_compared_and_the_rate_with_it() -> None:
+    grown = {"train_batch_size": 8, "learning_rate": pytest.approx(1e-4 * 2**0.75, rel=0.01)}
+    assert learned(CHARACTER) == grown
+    assert learned(CHARACTER, gpus=Gpus(1, 139.8)) == grown
+
+
+def test_a_batch_grows_no_further_than_the_gpu_has_room() -> None:
+    needed = recipe.memory_gib(CHARACTER, 6, MEGAPIXEL, 1.0, "plain")
+    assert learned(CHARACTER, gpus=Gpus(1, needed + 2))["train_batch_size"] == 6
+    assert learned(CHARACTER, gpus=Gpus(1, 10.0)) == {}
+
+
+def test_a_user_without_checkpointing_is_given_what_fits_without() -> None:
+    without = {**CHARACTER, "gradient_checkpointing": False}
+    assert learned(without, "gradient_checkpointing", gpus=Gpus(1, 44.5)) == {}
+    assert learned(without, gpus=Gpus(1, 44.5))["train_batch_size"] == 8
+
+
+def test_the_rate_can_be_left_as_it_is() -> None:
+    assert learned(CHARACTER, scale_learning_rate=False) == {"train_batch_size": 8}
+
+
+@pytest.mark.parametrize("name", sorted(learning.BELONG_TO_THE_BATCH))
+def test_nothing_is_changed_under_a_user_who_set_batch_rate_or_steps(name: str) -> None:
+    assert learned(CHARACTER, name) == {}
+
+
+def test_every_rate_and_the_warm_up_follow_the_batch() -> None:
+    options = {**CHARACTER, "unet_lr": 2e-4, "text_encoder_lr": 1e-5, "lr_warmup_steps": 50}
+    chosen = learned(options)
+    assert chosen["lr_warmup_steps"] == 25
+    for name in ("learning_rate", "unet_lr", "text_encoder_lr"):
+        assert chosen[name] == pytest.approx(options[name] * 2**0.75, rel=0.01)
+
+
+def test_a_batch_of_several_accumulated_ones_becomes_one() -> None:
+    options = {**CHARACTER, "train_batch_size": 2, "gradient_accumulation_steps": 2}
+    chosen = learned(options)
+    assert (chosen["train_batch_size"], chosen["gradient_accumulation_steps"]) == (8, 1)
+
+
+def test_a_short_run_keeps_enough_steps() -> None:
+    assert learned(CHARACTER, buckets=square(160))["train_batch_size"] == 8  # 1,600 images, 200 steps
+    assert learned(CHARACTER, buckets=square(159))["train_batch_size"] == 6
+    assert learned(CHARACTER, buckets=square(100)) == {}
+
+
+def test_a_batch_is_not_made_larger_than_its_buckets() -> None:
+    assert learned(CHARACTER, buckets=[Filled(MEGAPIXEL, 6)] * 40)["train_batch_size"] == 8
+    assert learned(CHARACTER, buckets=[Filled(MEGAPIXEL, 5)] * 40)["train_batch_size"] == 6
+
+
+def test_several_gpus_multiply_the_images_of_a_step_by_themselves() -> None:
+    assert learned(CHARACTER, gpus=Gpus(2, 79.1)) == {}
+
+
+@pytest.mark.parametrize("kind", sorted(GPUS))
+def test_a_batch_grows_only_where_that_saves_time(kind: str) -> None:
+    before, after = (64 // n * recipe.seconds_per_step(n, MEGAPIXEL, 1.0, kind, "plain") for n in (4, 8))
+    assert (learned(CHARACTER, kind=kind) != {}) is (after <= 0.9 * before)
+    assert (learned(CHARACTER, kind=kind) != {}) is (kind in ("H100", "H200"))
+
+
+@pytest.mark.parametrize("optimizer", ["Prodigy", "DAdaptAdam", "Adafactor", "AdamWScheduleFree", "Lion"])
+def test_optimizers_for_which_the_rule_was_not_made_keep_their_batch(optimizer: str) -> None:
+    assert learned({**CHARACTER, "optimizer_type": optimizer}) == {}
+    assert learned({**CHARACTER, "use_lion_optimizer": True}) == {}
+    assert learned({**CHARACTER, "optimizer_type": "AdamW8bit"})["train_batch_size"] == 8
+
+
+def test_every_choice_has_a_reason() -> None:
+    chosen = learning.learning(CHARACTER, NOBODY, square(640), 10, Gpus(1, 22.0), "H100")
+    assert all(choice.reason for choice in chosen.choices)
+    assert len(chosen.lines()) == len(chosen.choices) > 0
