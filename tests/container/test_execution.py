@@ -39,6 +39,25 @@ def test_the_cpus_of_a_host_are_shared_by_its_own_gpus() -> None:
     assert [workers(gpus) for gpus in (Gpus(1, 79.1), Gpus(4, 79.1), Gpus(8, 79.1, hosts=2))] == [8, 4, 4]
 
 
+def test_memory_decides_how_the_checkpoint_is_loaded_and_how_many_pictures_are_encoded_at_a_time() -> None:
+    def loading(memory: float) -> dict[str, Any]:
+        chosen = execution(CHARACTER, NOBODY, MEGAPIXEL, Gpus(1, memory), 8).settings
+        return {name: chosen.get(name) for name in ("lowram", "vae_batch_size", "highvram")}
+
+    assert loading(14.6) == {"lowram": None, "vae_batch_size": None, "highvram": None}
+    assert loading(22.0) == {"lowram": True, "vae_batch_size": None, "highvram": None}
+    assert loading(44.5) == {"lowram": True, "vae_batch_size": 4, "highvram": True}
+
+
+def test_attention_is_one_kernel_unless_another_was_asked_for() -> None:
+    def attention(**asked: bool) -> Any:
+        return execution(asked, NOBODY, MEGAPIXEL, Gpus(1, 22.0), 8).settings.get("sdpa")
+
+    assert attention() is True
+    assert attention(xformers=True) is None
+    assert attention(mem_eff_attn=True) is None
+
+
 def test_captions_that_change_are_not_cached() -> None:
     options = {"network_train_unet_only": True, "shuffle_caption": True, "random_crop": True}
     chosen = execution(options, NOBODY, MEGAPIXEL, Gpus(1, 22.0), 8).settings

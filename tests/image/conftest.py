@@ -35,6 +35,12 @@ class Built:
         return self.image.partition("@")[2]
 
 
+NO_SOURCE = (
+    "The repository of kohya_ss cannot be reached from here. Give a checkout of sd-scripts that holds the commit of "
+    "container/versions/: KOHYA_CHECKOUT=<git repository> ./dev test-image"
+)
+
+
 @pytest.fixture(scope="session")
 def builder() -> dict[str, str]:
     try:
@@ -51,7 +57,12 @@ def built(builder: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         template = build(tmp_path_factory.mktemp("build"), account.environment, parameter_overrides())
         deployer = Deployer(account, template)
         stack = deployer.deploy()
-        image = deployer.push_image(stack)
+        try:
+            image = deployer.push_image(stack)
+        except CommandError as error:
+            if "clone_kohya: git clone failed" not in str(error):
+                raise
+            pytest.exit(f"{error}\n\n{NO_SOURCE}", returncode=2)
         image_machine.keep()
         try:
             yield Built(stack, deployer, image)
