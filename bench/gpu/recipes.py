@@ -38,7 +38,8 @@ MARKS = {
     "imports": r"Loading settings from",
     "dataset": r"preparing accelerator",
     "checkpoint": r"VAE: <All keys matched",
-    "caching": r"create LoRA network",
+    # The network's modules are made beside it.
+    "caching": r"^prepare optimizer",
     "network": r"^running training",
     "hashes": r"^epoch 1/",
     "first step": r"^progress step=1 ",
