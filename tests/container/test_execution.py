@@ -4,19 +4,7 @@ from typing import Any
 
 from kohya_trainer.execution import execution
 from kohya_trainer.recipe import Gpus
-
-CHARACTER: dict[str, Any] = {
-    "network_dim": 32,
-    "network_train_unet_only": True,
-    "cache_text_encoder_outputs": True,
-    "cache_latents": True,
-    "optimizer_type": "AdamW",
-    "train_batch_size": 4,
-    "learning_rate": 1e-4,
-    "sdpa": True,
-}
-MEGAPIXEL = 1024 * 1024
-NOBODY: frozenset[str] = frozenset()
+from tests.recipe_data import CHARACTER, MEGAPIXEL, NOBODY
 
 
 def test_an_execution_changes_nothing_that_is_learned() -> None:

@@ -7,20 +7,10 @@ from typing import Any
 import pytest
 
 from kohya_trainer import recipe
+from tests.recipe_data import CHARACTER, MEGAPIXEL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIGURES = json.loads((REPOSITORY / "container/kohya_trainer/speed.json").read_text(encoding="utf-8"))
-CHARACTER: dict[str, Any] = {
-    "network_dim": 32,
-    "network_train_unet_only": True,
-    "cache_text_encoder_outputs": True,
-    "cache_latents": True,
-    "optimizer_type": "AdamW",
-    "train_batch_size": 4,
-    "learning_rate": 1e-4,
-    "sdpa": True,
-}
-MEGAPIXEL = 1024 * 1024
 
 
 @pytest.mark.parametrize("row", FIGURES["memory"]["measured"], ids=lambda row: str(row))

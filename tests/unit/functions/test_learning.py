@@ -9,20 +9,9 @@ import pytest
 from fine_tuning import learning, recipe
 from fine_tuning.learning import Filled
 from fine_tuning.recipe import Gpus
+from tests.recipe_data import CHARACTER, MEGAPIXEL, NOBODY
 
 GPUS = json.loads(Path(recipe.__file__).with_name("speed.json").read_text(encoding="utf-8"))["gpus"]
-CHARACTER: dict[str, Any] = {
-    "network_dim": 32,
-    "network_train_unet_only": True,
-    "cache_text_encoder_outputs": True,
-    "cache_latents": True,
-    "optimizer_type": "AdamW",
-    "train_batch_size": 4,
-    "learning_rate": 1e-4,
-    "sdpa": True,
-}
-MEGAPIXEL = 1024 * 1024
-NOBODY: frozenset[str] = frozenset()
 
 
 def square(images: int) -> list[Filled]:
