@@ -103,12 +103,14 @@ class Stack:
         return sorted(items, key=lambda item: item["created_at"])
 
     def record(self, prefix: str, status: set[str] | None = None, seconds: float = 90) -> dict[str, Any]:
-        """The dataset's newest run once it has one of the statuses (default: a final one)."""
+        """The dataset's newest run once it has one of the statuses (default: a final one that a mail has told of)."""
         wanted = FINAL if status is None else status
 
         def newest() -> dict[str, Any] | None:
             found = self.records(prefix)
-            return found[-1] if found and found[-1]["status"] in wanted else None
+            # The mail goes out after the final status: whoever counts mails at that status may come too early.
+            there = found and found[-1]["status"] in wanted and (status is not None or "told" in found[-1])
+            return found[-1] if there else None
 
         return eventually(
             newest, f"a run of {prefix} in {sorted(wanted)}", seconds, lambda: self.records(prefix)
