@@ -64,6 +64,27 @@ class Recipe:
 
 
 OURS = {"train_batch_size": 16, "learning_rate": 2e-4}
+# Settings that kohya_ss itself offers (v25.2.2, presets/lora/SDXL - LoRA AI_Now ADamW v1.0.json), as far as they differ
+# from `sample-2024`; torch's own attention stands for xformers.
+KOHYA_PRESET = {
+    "network_dim": 32,
+    "network_alpha": 32,
+    "train_batch_size": 4,
+    "optimizer_type": "AdamW",
+    "optimizer_args": [],
+    "learning_rate": 1e-4,
+    "unet_lr": 1e-4,
+    "text_encoder_lr": 1e-4,
+    "max_grad_norm": 1.0,
+    "min_snr_gamma": 5.0,
+    "min_timestep": 100,
+    "max_timestep": 900,
+    "noise_offset": 0.0375,
+    "adaptive_noise_scale": 0.00375,
+    "bucket_no_upscale": True,
+    "max_data_loader_n_workers": 0,
+    "persistent_data_loader_workers": False,
+}
 RECIPES = (
     Recipe("the original: `sample-2024`", "sample-2024", {}, 14, as_written=True),
     # What a GPU of 24 GB gives to torch, and so on.
@@ -73,6 +94,7 @@ RECIPES = (
     Recipe("ours, all of the GPU", "sdxl-character", OURS, 28, images=IMAGES),
     Recipe("ours, batch 4", "sdxl-character", {}, 40),
     Recipe("ours without the fast U-Net", "sdxl-character", OURS, 16, as_written=True),
+    Recipe("kohya_ss's preset AI_Now ADamW", "sample-2024", KOHYA_PRESET, 16, as_written=True),
 )
 # Name, arguments, steps. The first is the command of its README; the second the fastest batch found.
 PEERS = (
