@@ -1,43 +1,51 @@
-"""Latents beside the run's states, where a restart finds them: an image's takes the GPU a tenth of a second.
+"""Latents beside the run's states, where a restart finds them, and where the functions put those of an earlier run:
+an image's takes the GPU a tenth of a second.
 
-checkpoints/latents/<digest>/train/<folder>/<image>_<width>x<height>_sdxl.npz, written by the trainer itself
-(cache_latents_to_disk), which believes what it finds there: so the digest stands for all that they are made of, a file
-gets its name when it is whole, and one that came back damaged is deleted before the trainer looks.
+checkpoints/latents/<digest>/<sha256 of the image>_<width>x<height>_sdxl.npz, written by the trainer itself
+(cache_latents_to_disk), which believes what it finds there. So the digest stands for all else that they are made of
+and for nothing more; a file gets its name when it is whole; and one that came back damaged is deleted before the
+trainer looks.
 """
 
+import hashlib
+import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from kohya_trainer.checkpoints import fingerprint
+from kohya_trainer.latent_options import latent_options
+from kohya_trainer.vae_content import vae_sha256
 
 PARTIAL = ".partial.npz"
 
 
 def folder_of_latents(
-    checkpoints: Path,
-    config: Mapping[str, Any],
-    dataset: str,
-    base_model: Mapping[str, Any],
-    files: list[Path],
+    checkpoints: Path, options: Mapping[str, Any], base_model: Mapping[str, Any], trainer: str
 ) -> Path:
-    """`base_model` is its record; `files` are what it and its VAE were read from, told apart by their sizes."""
-    made_of = {**config, "base_model": dict(base_model), "sizes": [file.stat().st_size for file in files]}
-    return checkpoints / "latents" / fingerprint(made_of, dataset, 1)[:16]
+    """`options` are the trainer's, complete; `base_model` is its record, for one that the trainer itself fetches."""
+    source = options.get("vae") or options.get("pretrained_model_name_or_path") or ""
+    path = Path(source)
+    made_of = {
+        "options": latent_options(options),
+        "vae": vae_sha256(path) if source and path.exists() else [source, dict(base_model)],
+        "trainer": trainer,
+    }
+    text = json.dumps(made_of, sort_keys=True, default=str)
+    return checkpoints / "latents" / hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def drop_damaged(folder: Path) -> int:
-    """The number of whole ones that stay."""
-    whole = 0
+def drop_damaged(folder: Path, contents: Container[str]) -> int:
+    """The number of images, by the sha256 of their contents, whose latents are there and whole."""
+    whole = set()
     for path in folder.rglob("*.npz"):
         if path.name.endswith(PARTIAL) or not _is_whole(path):
             path.unlink()
         else:
-            whole += 1
-    return whole
+            whole.add(path.name.partition("_")[0])
+    return sum(content in contents for content in whole)
 
 
 def _is_whole(path: Path) -> bool:
@@ -48,24 +56,27 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def keep_latents(strategy_sd: Any, folder: Path, dataset: Path) -> None:
-    """Inside the trainer (library.strategy_sd): latents of images below `dataset` go to `folder`, each one whole."""
+def keep_latents(strategy_sd: Any, folder: Path, contents: Mapping[str, str]) -> None:
+    """Inside the trainer (library.strategy_sd): latents go to `folder`, each one whole.
+
+    contents: path of an image, as the trainer knows it, → sha256; of any other one they stay beside it.
+    """
     strategy = strategy_sd.SdSdxlLatentsCachingStrategy
     own, save = strategy.get_latents_npz_path, strategy.save_latents_to_disk
+    folder.mkdir(parents=True, exist_ok=True)
 
     @wraps(own)
     def path_of(self: Any, absolute_path: str, image_size: tuple[int, int]) -> str:
-        beside = own(self, absolute_path, image_size)
-        relative = os.path.relpath(beside, dataset)
-        if relative.startswith(os.pardir):
-            return str(beside)
-        place = folder / relative
-        place.parent.mkdir(parents=True, exist_ok=True)
-        return str(place)
+        beside = str(own(self, absolute_path, image_size))
+        content = contents.get(absolute_path)
+        if content is None or Path(beside).exists():
+            return beside
+        return str(folder / (content + Path(beside).name.removeprefix(Path(absolute_path).stem)))
 
     @wraps(save)
     def save_whole(self: Any, npz_path: str, *given: Any, **named: Any) -> None:
-        partial = npz_path.removesuffix(".npz") + PARTIAL
+        # By the process: two of them may encode one image that lies in the dataset twice.
+        partial = f"{npz_path.removesuffix('.npz')}.{os.getpid()}{PARTIAL}"
         save(self, partial, *given, **named)
         Path(partial).replace(npz_path)
 

@@ -1,7 +1,7 @@
 """What the hooks inside the trainer's process are to do, handed over as a JSON file."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 # Names the file, in the trainer's environment.
@@ -18,7 +18,8 @@ class Orders:
     sample_every: steps between samples; None where epochs decide or there are no prompts.
     patience: validations without a better one after which the training ends; None without a validation.
     best_loss, waited: the best validation so far, and how many came after it.
-    latents: folder that keeps the latents of `dataset`; None where the trainer holds them in memory.
+    latents: folder that keeps the latents of images; None where the trainer holds them in memory.
+    contents: path of an image → sha256, by which its latents are named.
     """
 
     states: str
@@ -35,7 +36,7 @@ class Orders:
     best_loss: float | None = None
     waited: int = 0
     latents: str | None = None
-    dataset: str = ""
+    contents: dict[str, str] = field(default_factory=dict)
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
@@ -43,4 +44,4 @@ class Orders:
 
 def read_orders(path: Path) -> Orders:
     content = json.loads(path.read_bytes())
-    return Orders(**{field.name: content[field.name] for field in fields(Orders)})
+    return Orders(**{each.name: content[each.name] for each in fields(Orders)})

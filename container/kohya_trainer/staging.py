@@ -23,7 +23,7 @@ _BLOCK = 1 << 20
 @dataclass(frozen=True)
 class StagedDataset:
     """`training` is Kohya's train_data_dir; `examples` are the images of an epoch, with their
-    repeats; `digest` identifies files and their places together.
+    repeats; `digest` identifies files and their places together; `contents`: path → sha256 of each file.
     """
 
     training: Path
@@ -32,6 +32,7 @@ class StagedDataset:
     images: int
     examples: int
     digest: str
+    contents: Mapping[str, str]
 
 
 def stage(inputs: Inputs, folders: Folders) -> StagedDataset:
@@ -57,7 +58,7 @@ def _inspected(placements: tuple[Placement, ...], inputs: Inputs, folders: Folde
     shutil.rmtree(root, ignore_errors=True)
     training, regularization = root / "train", root / "reg"
     training.mkdir(parents=True)
-    taken: set[Path] = set()
+    taken: dict[Path, str] = {}
     for placement in placements:
         expected = inputs.inventory.get(placement.source)
         if expected is None:
@@ -72,7 +73,7 @@ def _inspected(placements: tuple[Placement, ...], inputs: Inputs, folders: Folde
                 f"plan.json puts two files at {placement.folder}/{placement.target}.",
                 "Rename one of the two files.",
             )
-        taken.add(place)
+        taken[place] = expected.sha256
         _place(_verified(folders.dataset, expected), place)
     images = _images(training)
     if not images:
@@ -87,6 +88,7 @@ def _inspected(placements: tuple[Placement, ...], inputs: Inputs, folders: Folde
         images=len(images),
         examples=_examples(images),
         digest=_digest(lines),
+        contents={str(place): sha256 for place, sha256 in taken.items()},
     )
 
 
@@ -104,6 +106,7 @@ def _as_it_is(inputs: Inputs, folders: Folders) -> StagedDataset:
         )
     _require_seen_captions(images, inputs.config)
     files = sorted(path for path in folders.dataset.rglob("*") if path.is_file())
+    contents = {str(path): sha256_of(path) for path in files}
     regularization = folders.dataset / "reg"
     return StagedDataset(
         training=training,
@@ -112,8 +115,9 @@ def _as_it_is(inputs: Inputs, folders: Folders) -> StagedDataset:
         images=len(images),
         examples=_examples(images),
         digest=_digest(
-            f"{sha256_of(path)}  {path.relative_to(folders.dataset).as_posix()}" for path in files
+            f"{contents[str(path)]}  {path.relative_to(folders.dataset).as_posix()}" for path in files
         ),
+        contents=contents,
     )
 
 

@@ -77,7 +77,7 @@ def install(orders: Orders) -> None:
 
     if orders.latents:
         strategy_sd = importlib.import_module("library.strategy_sd")
-        keep_latents(strategy_sd, Path(orders.latents), Path(orders.dataset))
+        keep_latents(strategy_sd, Path(orders.latents), orders.contents)
     train_util.LossRecorder.add = recorded
     train_util.prepare_accelerator = prepared
     train_util.get_step_ckpt_name = named

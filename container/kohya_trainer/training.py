@@ -133,7 +133,7 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     config_file.write_text(to_toml(final), encoding="utf-8")
     orders = _orders(environment, inputs, final, resume, validations) if environment.hooked else None
     if orders and final.get("cache_latents_to_disk") and len(environment.machine.hosts) == 1:
-        orders = _keeping_latents(orders, environment, inputs, dataset, base_model, log)
+        orders = _keeping_latents(orders, environment, table.resolved(final), dataset, base_model, log)
     told: dict[str, str] = {}
     if orders:
         orders.write(folders.work / "orders.json")
@@ -287,17 +287,16 @@ def _orders(
 def _keeping_latents(
     orders: Orders,
     environment: Environment,
-    inputs: Inputs,
+    options: Mapping[str, Any],
     dataset: StagedDataset,
     base_model: LoadedBaseModel,
     log: Log,
 ) -> Orders:
-    folders = environment.folders
-    files = [path for name in (base_model.name, base_model.vae) if name and (path := Path(name)).is_file()]
-    folder = folder_of_latents(folders.checkpoints, inputs.config, dataset.digest, base_model.record, files)
-    if found := drop_damaged(folder):
+    trainer = f"{environment.kohya_version}{' (rehearsal)' if environment.rehearsal else ''}"
+    folder = folder_of_latents(environment.folders.checkpoints, options, base_model.record, trainer)
+    if found := drop_damaged(folder, frozenset(dataset.contents.values())):
         log.note(f"{found} images have their latents from an earlier launch")
-    return replace(orders, latents=str(folder), dataset=str(folders.work / "dataset"))
+    return replace(orders, latents=str(folder), contents=dict(dataset.contents))
 
 
 def _judge(ended: Ended, watch: TrainingWatch) -> None:

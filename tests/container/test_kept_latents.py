@@ -10,15 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from kohya_trainer.command import entry_point
 from kohya_trainer.execution import execution
 from kohya_trainer.kept_latents import PARTIAL, drop_damaged, folder_of_latents, keep_latents
+from kohya_trainer.latent_options import LATENT_OPTIONS
+from kohya_trainer.options import load_table
 from kohya_trainer.recipe import Gpus
+from kohya_trainer.staging import sha256_of
+from kohya_trainer.vae_content import vae_sha256
 
-DATASET = Path("/work/dataset")
 OPTIONS = {"cache_latents": True, "network_train_unet_only": True}
-RECORD = {"kind": "channel", "file": "sdxl.safetensors"}
+RECORD = {"kind": "hub", "id": "stabilityai/stable-diffusion-xl-base-1.0", "revision": "4621659"}
+CAT, DOG = "ca" * 32, "d0" * 32
+CONTENTS = {"/work/dataset/train/10_sks cat/a.jpg": CAT, "/work/dataset/train/10_sks cat/b.png": DOG}
 
 
 class Strategy:
@@ -38,41 +44,53 @@ def strategy(tmp_path: Path) -> Strategy:
     class Own(Strategy):
         pass
 
-    keep_latents(SimpleNamespace(SdSdxlLatentsCachingStrategy=Own), tmp_path / "latents", DATASET)
+    keep_latents(SimpleNamespace(SdSdxlLatentsCachingStrategy=Own), tmp_path / "latents", CONTENTS)
     return Own()
 
 
-def test_latents_lie_in_the_checkpoints_as_their_images_in_the_dataset(
-    strategy: Strategy, tmp_path: Path
-) -> None:
-    path = strategy.get_latents_npz_path(f"{DATASET}/train/10_sks cat/a.jpg", (1024, 768))
+def test_latents_are_named_by_what_their_image_holds(strategy: Strategy, tmp_path: Path) -> None:
+    path = strategy.get_latents_npz_path("/work/dataset/train/10_sks cat/a.jpg", (1024, 768))
 
-    assert path == str(tmp_path / "latents" / "train" / "10_sks cat" / "a_1024x0768_sdxl.npz")
+    assert path == str(tmp_path / "latents" / f"{CAT}_1024x0768_sdxl.npz")
     strategy.save_latents_to_disk(path, np.zeros(4))
-    assert [file.name for file in Path(path).parent.iterdir()] == ["a_1024x0768_sdxl.npz"]
-    assert drop_damaged(tmp_path) == 1
+    assert [file.name for file in Path(path).parent.iterdir()] == [f"{CAT}_1024x0768_sdxl.npz"]
+    assert drop_damaged(tmp_path, {CAT, DOG}) == 1
+    assert drop_damaged(tmp_path, {DOG}) == 0
 
 
-def test_images_elsewhere_keep_theirs_beside_them(strategy: Strategy) -> None:
+def test_images_elsewhere_keep_theirs_beside_them(strategy: Strategy, tmp_path: Path) -> None:
     path = strategy.get_latents_npz_path("/elsewhere/a.jpg", (512, 512))
 
     assert path == "/elsewhere/a_0512x0512_sdxl.npz"
 
 
+def test_latents_that_lie_beside_an_image_are_taken(tmp_path: Path) -> None:
+    class Own(Strategy):
+        pass
+
+    beside = tmp_path / "a_0512x0512_sdxl.npz"
+    np.savez(beside, latents=np.zeros(4))
+    contents = {str(tmp_path / "a.jpg"): CAT}
+    keep_latents(SimpleNamespace(SdSdxlLatentsCachingStrategy=Own), tmp_path / "latents", contents)
+
+    assert Own().get_latents_npz_path(str(tmp_path / "a.jpg"), (512, 512)) == str(beside)
+
+
 def test_what_is_not_written_to_its_end_has_no_name(strategy: Strategy, tmp_path: Path) -> None:
-    path = Path(strategy.get_latents_npz_path(f"{DATASET}/a.jpg", (512, 512)))
+    path = Path(strategy.get_latents_npz_path("/work/dataset/train/10_sks cat/a.jpg", (512, 512)))
 
     with pytest.raises(OSError, match="no space left"):
         strategy.save_latents_to_disk(str(path), np.zeros(4), fails=True)
 
     assert not path.exists()
-    assert drop_damaged(tmp_path) == 0
+    assert drop_damaged(tmp_path, {CAT}) == 0
     assert list(tmp_path.rglob("*.npz")) == []
 
 
 def test_damaged_latents_are_deleted_and_whole_ones_stay(tmp_path: Path) -> None:
     np.savez(tmp_path / "whole.npz", latents=np.ones(1000))
     whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "whole.npz").rename(tmp_path / f"{CAT}_0512x0512_sdxl.npz")
     (tmp_path / "truncated.npz").write_bytes(whole[:500])
     middle = len(whole) // 2
     (tmp_path / "changed.npz").write_bytes(whole[:middle] + b"?" + whole[middle + 1 :])
@@ -80,25 +98,108 @@ def test_damaged_latents_are_deleted_and_whole_ones_stay(tmp_path: Path) -> None
     np.savez(tmp_path / "other.npz", something=np.ones(1))
     (tmp_path / f"whole{PARTIAL}").write_bytes(whole)
 
-    assert drop_damaged(tmp_path) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["whole.npz"]
-    assert drop_damaged(tmp_path / "missing") == 0
+    assert drop_damaged(tmp_path, {CAT}) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [f"{CAT}_0512x0512_sdxl.npz"]
+    assert drop_damaged(tmp_path / "missing", {CAT}) == 0
 
 
-def test_latents_of_anything_else_lie_elsewhere(tmp_path: Path) -> None:
-    model = tmp_path / "sdxl.safetensors"
-    model.write_bytes(b"12345")
-    first = folder_of_latents(tmp_path, OPTIONS, "a dataset", RECORD, [model])
+# What a run of the presets says, and for each option that latents are made with another value.
+MADE_WITH: dict[str, Any] = {
+    "resolution": "1024,1024",
+    "enable_bucket": True,
+    "min_bucket_reso": 256,
+    "max_bucket_reso": 2048,
+    "bucket_reso_steps": 64,
+    "mixed_precision": "bf16",
+    "no_half_vae": True,
+    "seed": 1234,
+}
+OTHERWISE: dict[str, Any] = {
+    "resolution": "768,768",
+    "enable_bucket": False,
+    "min_bucket_reso": 512,
+    "max_bucket_reso": 1024,
+    "bucket_reso_steps": 32,
+    "bucket_no_upscale": True,
+    "resize_interpolation": "lanczos",
+    "random_crop": True,
+    "flip_aug": True,
+    "alpha_mask": True,
+    "no_half_vae": False,
+    "mixed_precision": "fp16",
+    "seed": 7,
+}
 
-    assert first == folder_of_latents(tmp_path, dict(OPTIONS), "a dataset", dict(RECORD), [model])
-    others = [
-        folder_of_latents(tmp_path, {**OPTIONS, "flip_aug": True}, "a dataset", RECORD, [model]),
-        folder_of_latents(tmp_path, OPTIONS, "another", RECORD, [model]),
-        folder_of_latents(tmp_path, OPTIONS, "a dataset", {**RECORD, "file": "b"}, [model]),
+
+def named(tmp_path: Path, **options: Any) -> str:
+    return folder_of_latents(tmp_path, {**MADE_WITH, **options}, RECORD, "v25.2.2").name
+
+
+def test_every_option_that_latents_are_made_with_is_of_the_trainers(tmp_path: Path) -> None:
+    assert set(OTHERWISE) == set(LATENT_OPTIONS) <= set(load_table("v25.2.2").options)
+
+
+@pytest.mark.parametrize("option", LATENT_OPTIONS)
+def test_latents_made_with_another_option_lie_elsewhere(tmp_path: Path, option: str) -> None:
+    assert named(tmp_path, **{option: OTHERWISE[option]}) != named(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"learning_rate": 1e-3, "unet_lr": 1e-3, "lr_scheduler": "cosine", "optimizer_type": "Prodigy"},
+        {"network_dim": 64, "network_alpha": 32, "network_module": "networks.dylora"},
+        {"max_train_steps": 10, "train_batch_size": 8, "gradient_accumulation_steps": 2},
+        {"vae_batch_size": 4, "highvram": True, "lowram": True, "cache_latents_to_disk": True},
+        {"caption_dropout_rate": 0.1, "shuffle_caption": True, "min_snr_gamma": 5.0, "noise_offset": 0.03},
+        {"validation_split": 0.1, "output_name": "other", "train_data_dir": "/other", "flip_aug": False},
+    ],
+)
+def test_what_latents_are_not_made_with_leaves_them_where_they_are(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    assert named(tmp_path, **options) == named(tmp_path)
+
+
+def checkpoint(path: Path, vae: float, unet: float = 0.0, prefix: str = "first_stage_model.") -> Path:
+    tensors = {f"{prefix}encoder.conv_in.weight": np.full((4, 3), vae, np.float32)}
+    if prefix:
+        tensors["model.diffusion_model.out.2.bias"] = np.full(4, unet, np.float32)
+    save_file(tensors, path)
+    return path
+
+
+def test_a_vae_is_known_by_what_it_holds(tmp_path: Path) -> None:
+    first = vae_sha256(checkpoint(tmp_path / "a.safetensors", vae=1.0))
+
+    # Of the same size, and under the same name.
+    assert vae_sha256(checkpoint(tmp_path / "a.safetensors", vae=2.0)) != first
+    assert vae_sha256(checkpoint(tmp_path / "b.safetensors", vae=1.0, unet=9.0)) == first
+    assert vae_sha256(checkpoint(tmp_path / "vae.safetensors", vae=1.0, prefix="")) == first
+    folder = tmp_path / "diffusers" / "vae"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    before = vae_sha256(folder.parent)
+    checkpoint(folder / "diffusion_pytorch_model.safetensors", vae=1.0, prefix="")
+    assert len({first, before, vae_sha256(folder.parent)}) == 3
+
+
+def test_latents_by_another_vae_lie_elsewhere(tmp_path: Path) -> None:
+    model = checkpoint(tmp_path / "sdxl.safetensors", vae=1.0)
+    first = named(tmp_path, pretrained_model_name_or_path=str(model))
+    vae = checkpoint(tmp_path / "vae.safetensors", vae=3.0, prefix="")
+
+    with_its_own = named(tmp_path, pretrained_model_name_or_path=str(model), vae=str(vae))
+    checkpoint(model, vae=2.0)
+    exchanged = named(tmp_path, pretrained_model_name_or_path=str(model))
+    by_the_hub = [
+        named(tmp_path, pretrained_model_name_or_path=name) for name in ("a/model", "another/model")
     ]
-    model.write_bytes(b"123456")
-    others.append(folder_of_latents(tmp_path, OPTIONS, "a dataset", RECORD, [model]))
-    assert len({first, *others}) == 5
+    assert len({first, with_its_own, exchanged, *by_the_hub}) == 5
+    # A revision that the trainer fetches by itself, and another trainer.
+    fetched = {**MADE_WITH, "pretrained_model_name_or_path": "a/model"}
+    assert folder_of_latents(tmp_path, fetched, {**RECORD, "revision": "2"}, "v25.2.2").name != by_the_hub[0]
+    assert folder_of_latents(tmp_path, fetched, RECORD, "v26.0.0").name != by_the_hub[0]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +241,8 @@ def test_the_trainers_own_strategy_encodes_each_image_once(
     for name in ("get_latents_npz_path", "save_latents_to_disk"):  # put back after the test
         own = getattr(strategy_sd.SdSdxlLatentsCachingStrategy, name)
         monkeypatch.setattr(strategy_sd.SdSdxlLatentsCachingStrategy, name, own)
-    keep_latents(strategy_sd, kept, dataset)
+    contents = {str(path): sha256_of(path) for path in place.glob("*.png")}
+    keep_latents(strategy_sd, kept, contents)
     strategy = strategy_sd.SdSdxlLatentsCachingStrategy(False, True, 2, False)
     monkeypatch.setattr(strategy_base.LatentsCachingStrategy, "_strategy", strategy)
     arguments = [
@@ -182,7 +284,7 @@ def test_the_trainers_own_strategy_encodes_each_image_once(
     assert sorted(path.suffix for path in place.iterdir()) == [".png"] * 3 + [".txt"] * 3
 
     files[1].write_bytes(files[1].read_bytes()[:300])
-    assert drop_damaged(kept) == 2
+    assert drop_damaged(kept, contents.values()) == 2
     again = latents_of_a_launch()
 
     # The damaged one alone.
