@@ -65,12 +65,6 @@ class UnprovedModelError(TrainingError):
     kind = "model-unproved"
 
 
-class DiskFullError(TrainingError):
-    """The training volume is full."""
-
-    kind = "disk-full"
-
-
 class InterruptedTrainingError(TrainingError):
     """SIGTERM or SIGINT arrived before the trainer was started."""
 

@@ -18,6 +18,7 @@ EARLIER = "Before these:"
 LINES_CLASSIFIED = 200
 FILES_NAMED = 4
 SIGKILL_CODES = (-9, 137)
+DISK_FULL = "disk-full"
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,10 @@ CLASSES = (
         "Lower max_data_loader_n_workers or choose an instance with more memory.",
     ),
     FailureClass(
-        "disk-full",
-        r"No space left on device|Disk quota exceeded",
+        DISK_FULL,
+        # Torch names the reason of a write that failed nowhere.
+        r"No space left on device|Disk quota exceeded"
+        r"|PytorchStreamWriter failed writing|inline_container\S* \. unexpected pos \d+ vs \d+",
         "The training volume is full.",
         "Raise TrainingVolumeSizeInGB or save fewer states and models.",
     ),
@@ -107,6 +110,13 @@ CLASSES = (
         r"|invalid literal for|should be greater than initial step|TomlDecodeError",
         "Kohya refuses the configuration{detail}.",
         "Correct the option that the log lines name.",
+    ),
+    FailureClass(
+        "out-of-host-memory",
+        # Whatever such a process raises itself is told in its own words, and found above.
+        r"DataLoader worker \(pid\S* [\d, ]+\) (?:exited unexpectedly|is killed by signal: (?:Killed|Bus error))",
+        "A process that loads pictures was killed, most likely because the machine ran out of memory.",
+        "Lower max_data_loader_n_workers or choose an instance with more memory.",
     ),
 )
 

@@ -75,7 +75,7 @@ def run_trainer(
     descriptor = process.stdout.fileno()
     deadline: float | None = None
     saving_until: float | None = None
-    with process.stdout, _received_signals() as received:
+    with process.stdout, _received_signals() as received, _ended_with(process):
         while True:
             readable, _, _ = select.select([descriptor], [], [], SECONDS_OF_SILENCE)
             chunk = os.read(descriptor, 1 << 16) if readable else b""
@@ -109,6 +109,16 @@ def _wait(process: "subprocess.Popen[bytes]", deadline: float | None) -> int:
         process.wait(timeout=SECONDS_TO_END if deadline is None else max(0.1, deadline - time.monotonic()))
     _signal_group(process, signal.SIGKILL)
     return process.wait()
+
+
+@contextmanager
+def _ended_with(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """A follower that fails, as on a full disk, leaves no trainer that goes on filling it."""
+    try:
+        yield
+    except BaseException:
+        _wait(process, time.monotonic())
+        raise
 
 
 @contextmanager

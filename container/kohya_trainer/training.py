@@ -34,7 +34,7 @@ from kohya_trainer.errors import (
     UnsupportedKohyaVersionError,
 )
 from kohya_trainer.execution import executed
-from kohya_trainer.failure import classify, from_os_error, interrupted, write_failure
+from kohya_trainer.failure import DISK_FULL, classify, from_os_error, interrupted, write_failure
 from kohya_trainer.inputs import Inputs, load_inputs
 from kohya_trainer.kept_latents import drop_damaged, folder_of_latents
 from kohya_trainer.kept_results import bring_back
@@ -89,6 +89,9 @@ def main(variables: Mapping[str, str]) -> int:
             "Start the run again; if it fails again, report the last lines.",
         )
     log.say(f"failure class={failure.kind}\n{failure.cause}\nRemedy: {failure.remedy}")
+    if failure.kind == DISK_FULL:
+        # The failure file lies on the same volume; nothing that a restart needs is in `work`.
+        shutil.rmtree(folders.work, ignore_errors=True)
     write_failure(folders.failure, failure, log.lines)
     return 1
 

@@ -26,8 +26,14 @@ LOGS = {
         "MemoryError",
         "subprocess.CalledProcessError: Command '[...]' died with <Signals.SIGKILL: 9>.",
         "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 12.0 GiB",
+        "RuntimeError: DataLoader worker (pid(s) 30375) exited unexpectedly",
+        "RuntimeError: DataLoader worker (pid 81) is killed by signal: Killed. ",
     ],
-    "disk-full": ["OSError: [Errno 28] No space left on device: '/opt/ml/work/output'"],
+    "disk-full": [
+        "OSError: [Errno 28] No space left on device: '/opt/ml/work/output'",
+        "RuntimeError: [enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598",
+        "RuntimeError: PytorchStreamWriter failed writing file data/0: file write failed",
+    ],
     "corrupt-image": [
         "PIL.UnidentifiedImageError: cannot identify image file '/opt/ml/work/dataset/train/10_cat/a b.jpg'",
         "OSError: image file is truncated (12 bytes not processed)",
@@ -96,6 +102,12 @@ def test_the_reason_wins_over_what_follows_from_it() -> None:
     lines = [*LOGS["out-of-gpu-memory"], *LOGS["out-of-host-memory"], "AssertionError: later"]
 
     assert classify(1, lines).kind == "out-of-gpu-memory"
+
+
+def test_a_broken_image_wins_over_the_process_that_ended_with_it() -> None:
+    lines = [*LOGS["corrupt-image"][:1], "RuntimeError: DataLoader worker (pid(s) 7) exited unexpectedly"]
+
+    assert classify(1, lines).kind == "corrupt-image"
 
 
 def test_a_full_disk_outside_the_trainer_is_classified_too() -> None:

@@ -1,5 +1,6 @@
 """How long an interrupted trainer is waited for: SageMaker kills everything 120 s after its SIGTERM."""
 
+import errno
 import os
 import signal
 import sys
@@ -97,3 +98,19 @@ def test_one_that_is_beyond_saving_is_not_asked_to(tmp_path: Path) -> None:
     assert not follower.asked
     assert not ended.interrupted
     assert ended.code == -signal.SIGKILL
+
+
+def test_a_follower_that_fails_leaves_no_trainer(tmp_path: Path) -> None:
+    class Full(Follower):
+        def output(self, chunk: bytes) -> None:
+            self.trainer = int(chunk)
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    follower = Full()
+    deaf = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(os.getpid(), flush=True)"
+
+    with pytest.raises(OSError, match="No space left"):
+        run_trainer([sys.executable, "-c", f"{deaf}; time.sleep(60)"], tmp_path, dict(os.environ), follower)
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(follower.trainer, 0)

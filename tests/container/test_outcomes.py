@@ -65,6 +65,15 @@ def test_each_class_of_failure_is_told_by_one_sentence_and_one_remedy(
     assert not (root.path / "model").exists()
 
 
+def test_on_a_full_disk_what_nobody_needs_makes_room_for_the_reason(
+    root: Any, fake_kohya: Callable[[str], Path]
+) -> None:
+    run = root.run(fake_kohya(FAILING["disk-full"][0]))
+
+    assert run.failure.startswith("The training volume is full.")
+    assert not (root.path / "work").exists()
+
+
 def test_a_trainer_that_says_nothing_any_more_is_stopped(
     root: Any, fake_kohya: Callable[[str], Path]
 ) -> None:
