@@ -169,9 +169,7 @@ def measure_peer(
     command += [f"--{option}={value}" for option, value in given.items()]
     path = os.pathsep.join((os.environ.get("PYTHONPATH", ""), str(sd_scripts)))
     with Meter() as meter:
-        run = followed(
-            [str(part) for part in command], {**os.environ, "PYTHONPATH": path}, root.path / "log.txt"
-        )
+        run = followed([str(part) for part in command], {**os.environ, "PYTHONPATH": path}, root.log)
     row: dict[str, Any] = {"recipe": name, "ok": run.code == 0, "failure": "\n".join(run.lines[-3:])}
     if run.code == 0:
         row |= _steady(run, meter, steps, int(given["train_batch_size"]))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from other_tools import unmatched
-from roots import Bench, Root, Run, preset
+from roots import Bench, Root, Run, preset, sends
 
 STEPS = 40
 STATE = 20
@@ -150,10 +150,10 @@ def interrupted_by_sigterm(bench: Bench) -> list[Result]:
     """SageMaker's SIGTERM in the middle of an epoch, then a restart with the same checkpoints."""
     root = prepared(bench, "sigterm")
     line = rf"^progress step={STATE + 3} "
-    run = root.run(stop_at=line, number=signal.SIGTERM)
+    run = root.run(line, sends(signal.SIGTERM))
     ended = run.seconds - (run.first(line) or 0)
     kept = re.search(r"The state after step (\d+) is kept", run.failure)
-    passed = run.code == 1 and kept is not None and int(kept[1]) >= STATE + 3 and not _left(root)
+    passed = run.code == 1 and kept is not None and int(kept[1]) >= STATE + 3 and not left(root)
     return [
         Result(
             "SIGTERM saves the state of the step it finds, within 120 s",
@@ -167,10 +167,10 @@ def interrupted_by_sigterm(bench: Bench) -> list[Result]:
 def killed_while_saving(bench: Bench) -> list[Result]:
     """The machine is taken without a warning while the second state is being written."""
     root = prepared(bench, "killed")
-    run = root.run(stop_at=rf"save train state to .*step-{STATE:08d}", number=signal.SIGKILL)
+    run = root.run(rf"save train state to .*step-{STATE:08d}", sends(signal.SIGKILL))
     return [
         Result(
-            "SIGKILL during a save leaves no process", run.code == -9 and not _left(root), f"code {run.code}"
+            "SIGKILL during a save leaves no process", run.code == -9 and not left(root), f"code {run.code}"
         ),
         *resumed(root, STATE - 10, "after a kill during a save"),
     ]
@@ -181,11 +181,11 @@ def latents_kept(bench: Bench) -> list[Result]:
     root = Root(bench, "latents", {"CHECKPOINT_EVERY_N_STEPS": "10"})
     root.add_images(KEPT, 512, folder="1_sks cat")
     root.write_plan({**preset("sdxl-character"), **CHECKED})
-    first = root.run(stop_at=rf"^progress step={STATE + 3} ", number=signal.SIGTERM)
+    first = root.run(rf"^progress step={STATE + 3} ", sends(signal.SIGTERM))
     written = len(list((root.path / "checkpoints" / "latents").rglob("*.npz")))
     again = resumed(root, STATE + 3, "with the latents of its first launch")
     told = f"{KEPT} images have their latents from an earlier launch"
-    log = (root.path / "log.txt").read_text(encoding="utf-8")
+    log = root.log.read_text(encoding="utf-8")
     return [
         Result(
             "a restart finds the latents of its first launch",
@@ -193,49 +193,6 @@ def latents_kept(bench: Bench) -> list[Result]:
             f"{written} files; {told if told in log else 'nothing was told'}",
         ),
         *again,
-    ]
-
-
-def validated(bench: Bench) -> list[Result]:
-    """A validation split, regularization images and privacy, in one run that may end early."""
-    root = Root(bench, "validated")
-    # Two batches an epoch, so that there are many validations.
-    root.add_images(6, 512, folder="1_sks cat")
-    root.add_images(3, 512, folder="reg/1_cat")
-    options = {"validation_split": 0.34, "validation_seed": 1, "learning_rate": 1e-3}
-    plan = {"privacy": True, "validation_patience": 1}
-    root.write_plan({**preset("sdxl-character"), **CHECKED, **options}, **plan)
-    run = root.run()
-    results = [Result("validation, regularization images, privacy", run.code == 0, told_by(run), run.seconds)]
-    if run.code != 0:
-        return results
-    from safetensors import safe_open
-
-    facts = json.loads((root.path / "model" / "provenance.json").read_bytes())
-    lines = [line for line in run.lines if line.startswith("validation step=")]
-    best = facts["best_validation"]
-    files = sorted(path.name for path in (root.path / "model").iterdir())
-    with safe_open(str(root.model), framework="numpy") as model:
-        metadata = model.metadata()
-    names = [name for name, text in metadata.items() if "sks cat" in text or "meadow" in text]
-    regularization = re.search(r"num reg images.*: (\d+)", run.text)
-    return [
-        *results,
-        Result(
-            "the best validation is kept, and ends the training when none better follows",
-            bool(best)
-            and len(lines) > 1
-            and (
-                "cats-best.safetensors" in files or facts["stopped_early"] or best["step"] == facts["steps"]
-            ),
-            f"{len(lines)} validations, best {best}, ended early: {facts['stopped_early']}, {facts['steps']} steps",
-        ),
-        Result(
-            "regularization images are trained with",
-            regularization is not None and int(regularization[1]) > 0,
-            f"{regularization[1] if regularization else 'no'} of them",
-        ),
-        Result("a private run's model names neither captions nor folders", not names, f"named in: {names}"),
     ]
 
 
@@ -312,7 +269,7 @@ def _distance(whole: Path, other: Path) -> float:
     return math.sqrt(difference / sum(float(one[name].double().square().sum()) for name in ups))
 
 
-def _left(root: Root) -> list[str]:
+def left(root: Root) -> list[str]:
     """Command lines that still name this root, once the kernel has had time to end them."""
     time.sleep(5)
     listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout

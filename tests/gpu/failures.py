@@ -1,18 +1,14 @@
 """Each way to fail, provoked with the real trainer: its class, its sentence, and how soon."""
 
 import os
-import shutil
-from typing import Any
 
-from checks import CHECKED, Result, loads_elsewhere, prepared, told_by
+from checks import CHECKED, Result, prepared, told_by
 from roots import REPOSITORY, Bench, Root, Run, preset
-
-from kohya_trainer.toml_text import to_toml
 
 UNREACHABLE = "stabilityai/stable-diffusion-xl-base-1.0"
 
 
-def _failed(name: str, run: Run, kind: str, sentence: str, most_seconds: float = 400.0) -> Result:
+def failed(name: str, run: Run, kind: str, sentence: str, most_seconds: float = 400.0) -> Result:
     """`kind` as operators count it, `sentence` as output/failure begins."""
     passed = (
         run.code == 1
@@ -23,12 +19,18 @@ def _failed(name: str, run: Run, kind: str, sentence: str, most_seconds: float =
     return Result(name, passed, told_by(run), run.seconds)
 
 
+def limited(**limits: str) -> dict[str, str]:
+    """The environment of a trainer that has less than the machine: memory_limit/sitecustomize.py names the limits."""
+    paths = [str(REPOSITORY / "tests" / "gpu" / "memory_limit"), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(paths), **limits}
+
+
 def loss_not_finite(bench: Bench) -> list[Result]:
     """A learning rate beyond all measure."""
     run = prepared(bench, "nan", {"learning_rate": 1e12, "max_grad_norm": 0.0, "max_train_steps": 400}).run()
     first = run.first(r"^progress .* loss=(nan|inf)")
     after = f"; {run.seconds - first:.1f} s after the first such step" if first else ""
-    result = _failed("a loss that is no number stops the run", run, "not-finite", "The loss stopped being")
+    result = failed("a loss that is no number stops the run", run, "not-finite", "The loss stopped being")
     passed = result.passed and first is not None and run.seconds - first < 15
     return [Result(result.name, passed, result.detail + after, run.seconds)]
 
@@ -36,10 +38,9 @@ def loss_not_finite(bench: Bench) -> list[Result]:
 def out_of_memory(bench: Bench) -> list[Result]:
     """A batch that 12 GB do not hold, whatever is computed again."""
     root = prepared(bench, "memory", {"train_batch_size": 60}, chosen_by_user=["train_batch_size"])
-    paths = [str(REPOSITORY / "tests" / "gpu" / "memory_limit"), os.environ.get("PYTHONPATH", "")]
-    run = Root(bench, root.name, {"PYTHONPATH": os.pathsep.join(paths), "GPU_MEMORY_LIMIT_GB": "12"}).run()
+    run = Root(bench, root.name, limited(GPU_MEMORY_LIMIT_GB="12")).run()
     return [
-        _failed(
+        failed(
             "too little GPU memory is told as such", run, "out-of-gpu-memory", "The GPU ran out of memory."
         )
     ]
@@ -62,21 +63,21 @@ def _nothing_to_train_on(bench: Bench) -> Result:
     root = Root(bench, "empty")
     root.add_images(2, 512, suffix=".Jpg")
     root.write_plan({**preset("sdxl-character"), **CHECKED})
-    return _failed(
+    return failed(
         "no data, for which the trainer returns 0, is a failure", root.run(), "no-data", "The trainer found"
     )
 
 
 def _refused_by_the_trainer(bench: Bench) -> Result:
     root = prepared(bench, "refused", {"shuffle_caption": True})
-    return _failed(
+    return failed(
         "what the trainer asserts is told", root.run(), "bad-config", "Kohya refuses the configuration"
     )
 
 
 def _unknown_option(bench: Bench) -> Result:
     run = prepared(bench, "unknown", {"learning_rat": 1e-4}).run()
-    return _failed(
+    return failed(
         "an option that does not exist is refused at once", run, "bad-config", "The configuration", 10
     )
 
@@ -84,7 +85,7 @@ def _unknown_option(bench: Bench) -> Result:
 def _without_network(bench: Bench) -> Result:
     hub = {"kind": "hub", "id": UNREACHABLE, "revision": "main"}
     run = prepared(bench, "hub", base_model=hub).run()
-    return _failed(
+    return failed(
         "a hub that cannot be reached is told as such", run, "no-network", "The model hub cannot be reached"
     )
 
@@ -95,7 +96,7 @@ def _broken_image(bench: Bench) -> Result:
     image = root.data / "dataset" / "10_sks cat" / "003.jpg"
     image.write_bytes(image.read_bytes()[:2000])
     root.write_plan({**preset("sdxl-character"), **CHECKED})
-    return _failed(
+    return failed(
         "an image that cannot be read is named", root.run(), "corrupt-image", "An image cannot be read ("
     )
 
@@ -106,34 +107,6 @@ def _broken_base_model(bench: Bench) -> Result:
     base_model.unlink()
     with bench.base_model.open("rb") as whole, base_model.open("wb") as cut:
         cut.write(whole.read(1 << 24))
-    return _failed(
+    return failed(
         "a damaged base model is told as such", root.run(), "corrupt-base-model", "sdxl.safetensors is"
     )
-
-
-def older_layout(bench: Bench) -> list[Result]:
-    """A dataset with nothing but its own TOML: the recipe `sample-2024`, which trains both text encoders."""
-    root = Root(bench, "older")
-    root.add_images(4, 512)
-    options: dict[str, Any] = {
-        **preset("sample-2024"),
-        "resolution": "512,512",
-        "max_train_steps": 4,
-        "network_dim": 16,
-        "caption_extension": ".txt",
-        "pretrained_model_name_or_path": str(bench.base_model),
-        "sdxl": True,
-        "max_token_length": 75,
-        "output_name": "cats",
-    }
-    # Its eight keys without effect and the refused value of the original sample are left out with a note.
-    old = to_toml(options).replace("network_module", "conv_dim = 1\nnetwork_module", 1)
-    (root.data / "dataset" / "kohya-sdxl-config.toml").write_text(old, encoding="utf-8")
-    shutil.rmtree(root.data / "config", ignore_errors=True)
-    run = root.run()
-    results = [
-        Result("the older layout with both text encoders trained", run.code == 0, told_by(run), run.seconds)
-    ]
-    if run.code == 0:
-        results.append(loads_elsewhere("diffusers reads the model (text encoders too)", root, text=264))
-    return results

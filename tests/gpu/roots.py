@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
+import threading
 import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,44 @@ sys.path.insert(0, str(REPOSITORY / "container"))
 
 from kohya_trainer.toml_text import to_toml  # noqa: E402
 
+# What happens to a run in the middle; it is given the entry point's process id.
+Act = Callable[[int], object]
+
+
+def sends(number: int, to: Callable[[int], int] | None = None) -> Act:
+    """A signal to the entry point itself, or to one of what it has started."""
+    return lambda entry_point: os.kill(to(entry_point) if to else entry_point, number)
+
+
+def trainer_of(entry_point: int) -> int:
+    """On one GPU the entry point starts nothing else that lasts."""
+    return _started_by(entry_point)[0]
+
+
+def loader_of(entry_point: int) -> int:
+    """A process that loads pictures for the trainer, which it was forked from."""
+    return _started_by(trainer_of(entry_point))[0]
+
+
+def _started_by(parent: int) -> list[int]:
+    listed = subprocess.run(["ps", "-eo", "ppid=,pid=,args="], capture_output=True, text=True, check=True)
+    rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    return [int(row[1]) for row in rows if int(row[0]) == parent and "trainer_process.py" in row[-1]]
+
 
 @dataclass(frozen=True)
 class Bench:
-    """What all runs share: KOHYA_HOME, the base model, the tokenizers, and where the roots go."""
+    """What all runs share: KOHYA_HOME and its version, the base model, the tokenizers, and where the roots go.
+
+    `older_home` is KOHYA_HOME of kohya_ss v22.6.2, if there is one.
+    """
 
     work: Path
     kohya_home: Path
     base_model: Path
     tokenizers: Path
+    version: str = "v25.2.2"
+    older_home: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +108,11 @@ class Root:
         return self.path / "input" / "data"
 
     @property
+    def log(self) -> Path:
+        """Beside the root, whose file system may be full."""
+        return self.bench.work / f"{self.name}.log"
+
+    @property
     def model(self) -> Path:
         return self.path / "model" / f"{NAME}.safetensors"
 
@@ -115,7 +150,7 @@ class Root:
         plan = {
             "schema_version": 1,
             "run_id": f"{NAME}-0123456789ab",
-            "kohya_version": "v25.2.2",
+            "kohya_version": self.bench.version,
             "output_name": NAME,
             "layout": [{"folder": folder, "files": entries} for folder, entries in layout.items()],
             "caption_extension": ".txt",
@@ -131,7 +166,10 @@ class Root:
             (self.data / channel).mkdir(parents=True, exist_ok=True)
         base_model = self.data / "model" / self.bench.base_model.name
         if not base_model.exists():
-            os.link(self.bench.base_model, base_model)
+            try:
+                os.link(self.bench.base_model, base_model)
+            except OSError:  # the root is on a file system of its own
+                base_model.symlink_to(self.bench.base_model)
         (self.data / "config" / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
         (self.data / "config" / "config.toml").write_text(to_toml(options), encoding="utf-8")
         lines = "".join(json.dumps(entry) + "\n" for entry in inventory)
@@ -143,19 +181,19 @@ class Root:
         (settings / "hyperparameters.json").write_text(json.dumps(hyperparameters), encoding="utf-8")
         (settings / "resourceconfig.json").write_text(json.dumps(resources), encoding="utf-8")
 
-    def run(self, stop_at: str | None = None, number: int = signal.SIGTERM, limit: float = 400.0) -> Run:
-        """The entry point in a process, as SageMaker runs it; gets the signal once a line matches `stop_at`."""
+    def run(self, at: str | None = None, then: "Act | None" = None, limit: float = 400.0) -> Run:
+        """The entry point in a process, as SageMaker runs it; `then` happens once a line matches `at`."""
         (self.path / "output" / "failure").unlink(missing_ok=True)
         variables = {
             **os.environ,
             "TRAINING_ROOT": str(self.path),
             "KOHYA_HOME": str(self.bench.kohya_home),
-            "KOHYA_VERSION": "v25.2.2",
+            "KOHYA_VERSION": self.bench.version,
             "TOKENIZER_CACHE_DIR": str(self.bench.tokenizers),
             "PYTHONDONTWRITEBYTECODE": "1",
             **self.variables,
         }
-        run = followed([sys.executable, str(TRAIN)], variables, self.path / "log.txt", stop_at, number, limit)
+        run = followed([sys.executable, str(TRAIN)], variables, self.log, at, then, limit)
         failure = self.path / "output" / "failure"
         text = failure.read_text(encoding="utf-8") if failure.exists() else ""
         return replace(run, failure=text)
@@ -165,11 +203,11 @@ def followed(
     command: list[str],
     variables: dict[str, str],
     log_file: Path,
-    stop_at: str | None = None,
-    number: int = signal.SIGTERM,
+    at: str | None = None,
+    then: Act | None = None,
     limit: float = 400.0,
 ) -> Run:
-    """A process with the second at which each of its lines came; it gets the signal once a line matches `stop_at`."""
+    """A process with the second at which each of its lines came; `then` happens once a line matches `at`."""
     began = time.monotonic()
     process = subprocess.Popen(
         command,
@@ -182,17 +220,19 @@ def followed(
     assert process.stdout is not None  # PIPE was asked for
     lines: list[str] = []
     times: list[float] = []
+    # By a clock of its own: what hangs writes nothing.
+    patience = threading.Timer(limit, process.kill)
+    patience.start()
     with log_file.open("a", encoding="utf-8") as log:
         for line in process.stdout:
             lines.append(line.rstrip("\n"))
             times.append(time.monotonic() - began)
             log.write(f"{times[-1]:8.2f} {line}")
-            if stop_at and re.search(stop_at, line):
-                stop_at = None
-                process.send_signal(number)
-            if times[-1] > limit:
-                process.kill()
+            if at and then and re.search(at, line):
+                at = None
+                then(process.pid)
     code = process.wait()
+    patience.cancel()
     return Run(code, lines, times, "", time.monotonic() - began)
 
 

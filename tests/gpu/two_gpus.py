@@ -13,7 +13,7 @@ import signal
 from pathlib import Path
 
 from checks import STATE, STEPS, Result, resumed, told_by
-from roots import Bench, Root, Run, preset
+from roots import Bench, Root, Run, preset, sends
 from verify import machine, prepared_bench, run_group, table
 
 LEAST_RATIO = 1.8
@@ -48,7 +48,7 @@ def throughput(bench: Bench) -> list[Result]:
 def interrupted(bench: Bench) -> list[Result]:
     """SIGTERM, then a restart with the same checkpoints."""
     root = root_of(bench, "interrupted", 2)
-    run = root.run(stop_at=rf"^progress step={STATE + 3} ", number=signal.SIGTERM)
+    run = root.run(rf"^progress step={STATE + 3} ", sends(signal.SIGTERM))
     kept = re.search(r"The state after step (\d+) is kept", run.failure)
     saved = Result("SIGTERM saves the state of two GPUs", run.code == 1 and kept is not None, told_by(run))
     return [saved, *resumed(root, STATE + 3, "on two GPUs")]

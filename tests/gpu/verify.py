@@ -16,11 +16,15 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import checks
+import exhaustion
 import failures
+import older
+import validation
 from checks import Result
 from roots import Bench
 
@@ -28,14 +32,19 @@ from roots import Bench
 GROUPS: tuple[Callable[[Bench], list[Result]], ...] = (
     checks.killed_while_saving,
     checks.interrupted_by_sigterm,
+    exhaustion.full_disk,
+    exhaustion.no_progress,
     checks.whole_run,
-    checks.validated,
+    validation.validated,
     checks.fast_and_own,
+    exhaustion.host_memory,
     checks.latents_kept,
+    validation.ended_early,
     failures.quick_failures,
     failures.loss_not_finite,
     failures.out_of_memory,
-    failures.older_layout,
+    older.older_layout,
+    older.older_version,
 )
 SIDE_BY_SIDE = 4
 PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "safetensors", "numpy")
@@ -106,6 +115,7 @@ def main() -> int:
     )
     parser.add_argument("--sd-scripts", type=Path, required=True)
     parser.add_argument("--vocabulary", type=Path, required=True)
+    parser.add_argument("--older", type=Path, help="kohya_ss v22.6.2; without it that version is left out")
     parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-gpu"))
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
     parser.add_argument(
@@ -118,6 +128,8 @@ def main() -> int:
     shutil.rmtree(work, ignore_errors=True)
     bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
     print(f"fabricated after {time.monotonic() - began:.0f} s", flush=True)
+    if given.older:
+        bench = replace(bench, older_home=given.older.absolute())
     wanted = [group for group in GROUPS if not given.only or group.__name__ in given.only.split(",")]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         results = [
@@ -133,8 +145,8 @@ def main() -> int:
     }
     (given.out / "results.json").write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
     with (given.out / "logs.txt").open("w", encoding="utf-8") as logs:
-        for log in sorted(work.glob("*/log.txt")):
-            logs.write(f"\n===== {log.parent.name}\n{log.read_text(encoding='utf-8')}")
+        for log in sorted(work.glob("*.log")):
+            logs.write(f"\n===== {log.stem}\n{log.read_text(encoding='utf-8')}")
     print(json.dumps(told["machine"]))
     print(table(results))
     print(f"{sum(result.passed for result in results)} of {len(results)} hold; {told['seconds']} s in all")

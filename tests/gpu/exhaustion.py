@@ -1,0 +1,114 @@
+"""A machine that runs out of host memory, of disk, or of progress while the real trainer is at work."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from checks import Result, left, prepared, resumed
+from failures import failed, limited
+from roots import Bench, Root, loader_of, sends, trainer_of
+
+# More than the longest silent part of a start; less than anybody wants to pay a GPU for.
+STALL_SECONDS = 60
+# The base model in half precision alone takes more, U-Net and text encoders read into memory twice that.
+HOST_MEMORY_GB = 4
+VOLUME = "4g"
+SLACK = 1 << 20
+
+
+def host_memory(bench: Bench) -> list[Result]:
+    """Memory that is refused, and the two ways in which the kernel takes it back."""
+    return [
+        _memory_refused(bench),
+        _killed_by_the_kernel(bench, "the trainer", trainer_of),
+        _killed_by_the_kernel(bench, "a process that loads pictures", loader_of),
+    ]
+
+
+def _memory_refused(bench: Bench) -> Result:
+    """Read into the host's memory, as where the GPU has no room for it besides."""
+    root = prepared(bench, "refused-memory", {"lowram": False}, chosen_by_user=["lowram"])
+    run = Root(bench, root.name, limited(HOST_MEMORY_LIMIT_GB=str(HOST_MEMORY_GB))).run()
+    return failed(
+        "host memory that is refused is told as such", run, "out-of-host-memory", "The machine ran out of"
+    )
+
+
+def _killed_by_the_kernel(bench: Bench, whom: str, process: Callable[[int], int]) -> Result:
+    root = prepared(bench, f"killed-{process.__name__}")
+    run = root.run(r"^progress step=3 ", sends(signal.SIGKILL, process))
+    return failed(
+        f"{whom} that the kernel kills for its memory is told as such",
+        run,
+        "out-of-host-memory",
+        "The machine ran out of memory." if process is loader_of else "The trainer was killed, most likely",
+    )
+
+
+def full_disk(bench: Bench) -> list[Result]:
+    """The training volume fills up between two states, before the next one's weights or amid them. Needs root."""
+    return [
+        *_filled(bench, "full", "no room for a state", lambda state: 0),
+        *_filled(
+            bench,
+            "fuller",
+            "room for a part of a state",
+            lambda state: (state / "model.safetensors").stat().st_size,
+        ),
+    ]
+
+
+def _filled(bench: Bench, name: str, what: str, room: Callable[[Path], int]) -> list[Result]:
+    with volume_of_its_own(bench.work / name):
+        root = prepared(bench, name)
+        filler = root.path / "filler"
+
+        def fill(_: int) -> None:
+            state = root.path / "checkpoints" / "slot-a" / "state"
+            free = shutil.disk_usage(root.path).free
+            with filler.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, free - SLACK - room(state))
+
+        run = root.run(r"^checkpoint step=10", fill)
+        result = failed(
+            f"a full disk is told as such ({what})", run, "disk-full", "The training volume is full."
+        )
+        filler.unlink(missing_ok=True)
+        return [result, *resumed(root, 10, f"once there is room again ({what})")]
+
+
+@contextmanager
+def volume_of_its_own(folder: Path) -> Iterator[None]:
+    """SageMaker's volume has a size, too."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={VOLUME}", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def no_progress(bench: Bench) -> list[Result]:
+    """A trainer that the kernel no longer runs: it neither ends nor writes, and heeds no SIGTERM."""
+    root = prepared(bench, "stalled")
+    line = r"^progress step=15 "
+    run = Root(bench, root.name, {**root.variables, "STALL_SECONDS": str(STALL_SECONDS)}).run(
+        line, sends(signal.SIGSTOP, trainer_of)
+    )
+    result = failed(
+        "a trainer that makes no progress is stopped", run, "stalled", "The trainer wrote nothing for"
+    )
+    silent = run.seconds - (run.first(line) or 0.0)
+    told = "silent for" in run.failure and "step=15" in run.failure
+    passed = result.passed and told and silent < STALL_SECONDS + 15 and not left(root)
+    again = resumed(root, 10, "after it made no progress")
+    return [
+        Result(
+            result.name, passed, f"{result.detail}; stopped {silent:.0f} s after its last line", run.seconds
+        ),
+        *again,
+    ]

@@ -1,0 +1,67 @@
+"""What older datasets and images still use: the layout without a plan, and the trainer of kohya_ss v22.6.2."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from checks import STEPS, Result, loads_elsewhere, prepared, told_by
+from roots import Bench, Root, preset
+
+from kohya_trainer.toml_text import to_toml
+
+VERSION = "v22.6.2"
+
+
+def older_layout(bench: Bench) -> list[Result]:
+    """A dataset with nothing but its own TOML: the recipe `sample-2024`, which trains both text encoders."""
+    root = Root(bench, "older")
+    root.add_images(4, 512)
+    options: dict[str, Any] = {
+        **preset("sample-2024"),
+        "resolution": "512,512",
+        "max_train_steps": 4,
+        "network_dim": 16,
+        "caption_extension": ".txt",
+        "pretrained_model_name_or_path": str(bench.base_model),
+        "sdxl": True,
+        "max_token_length": 75,
+        "output_name": "cats",
+    }
+    # Its eight keys without effect and the refused value of the original sample are left out with a note.
+    old = to_toml(options).replace("network_module", "conv_dim = 1\nnetwork_module", 1)
+    (root.data / "dataset" / "kohya-sdxl-config.toml").write_text(old, encoding="utf-8")
+    shutil.rmtree(root.data / "config", ignore_errors=True)
+    run = root.run()
+    results = [
+        Result("the older layout with both text encoders trained", run.code == 0, told_by(run), run.seconds)
+    ]
+    if run.code == 0:
+        results.append(loads_elsewhere("diffusers reads the model (text encoders too)", root, text=264))
+    return results
+
+
+def older_version(bench: Bench) -> list[Result]:
+    """A whole run of the trainer that has neither a submodule nor this application's hooks: its bar is read. Left out
+    where there is none.
+    """
+    if bench.older_home is None:
+        return []
+    root = prepared(replace(bench, kohya_home=bench.older_home, version=VERSION), "older-version")
+    run = root.run()
+    name = f"a run with kohya_ss {VERSION} ends with a proved model"
+    if run.code != 0:
+        return [Result(name, False, told_by(run), run.seconds)]
+    steps = [int(entry["step"]) for entry in run.progress()]
+    states = re.findall(r"^checkpoint step=(\d+)", run.text, re.MULTILINE)
+    facts = json.loads((root.path / "model" / "provenance.json").read_bytes())
+    whole = (
+        steps == list(range(1, STEPS + 1)) and facts["kohya_version"] == VERSION and facts["steps"] == STEPS
+    )
+    return [
+        Result(
+            name, whole and bool(states), f"{told_by(run)}; states after {', '.join(states)}", run.seconds
+        ),
+        loads_elsewhere(f"diffusers reads the model of {VERSION}", root, text=0),
+    ]

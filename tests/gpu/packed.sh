@@ -1,0 +1,37 @@
+#!/bin/sh
+# On a machine without a network: makes the folder of pack.py usable, then runs one of this repository's GPU programs.
+#
+#   tests/gpu/packed.sh FOLDER PROGRAM [ARGUMENTS…]
+#
+# PROGRAM is tests/gpu/verify.py, tests/gpu/two_gpus.py or bench/gpu/recipes.py. PYTHON names the interpreter that has torch
+# (python3); UNPACKED the place for packages and sources, which a second call finds as they are.
+set -eu
+folder=$1 program=$2
+shift 2
+python=${PYTHON:-python3}
+unpacked=${UNPACKED:-/tmp/kohya-packed}
+
+if [ ! -f "$unpacked/complete" ]; then
+    rm -rf "$unpacked"
+    mkdir -p "$unpacked/sd-scripts" "$unpacked/kohya_ss-v22.6.2"
+    "$python" -m pip install --quiet --no-index --no-deps --target "$unpacked/packages" "$folder"/wheels/*.whl
+    tar -xzf "$folder/sd-scripts.tar.gz" -C "$unpacked/sd-scripts"
+    if [ -f "$folder/kohya_ss-v22.6.2.tar.gz" ]; then
+        tar -xzf "$folder/kohya_ss-v22.6.2.tar.gz" -C "$unpacked/kohya_ss-v22.6.2"
+    fi
+    touch "$unpacked/complete"
+fi
+
+case $program in
+*/verify.py)
+    [ ! -f "$folder/kohya_ss-v22.6.2.tar.gz" ] || set -- --older "$unpacked/kohya_ss-v22.6.2" "$@"
+    ;;
+*/recipes.py)
+    peer=$folder/train_text_to_image_lora_sdxl.py
+    [ ! -f "$peer" ] || set -- --peer-script "$peer" "$@"
+    ;;
+esac
+export PYTHONPATH="$unpacked/packages${PYTHONPATH:+:$PYTHONPATH}"
+export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 PYTHONUNBUFFERED=1
+exec "$python" "$program" --sd-scripts "$unpacked/sd-scripts" \
+    --vocabulary "$folder/bpe_simple_vocab_16e6.txt.gz" "$@"
