@@ -1,13 +1,12 @@
 """Puts into model/ what SageMaker uploads: models with their metadata, samples, histories, provenance.json last."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kohya_trainer.best_model import BestModel
-from kohya_trainer.inputs import Inputs
-from kohya_trainer.loss_history import LossHistory
+from kohya_trainer.job import Job
 from kohya_trainer.model_metadata import (
     delivered_metadata,
     read_metadata,
@@ -16,6 +15,7 @@ from kohya_trainer.model_metadata import (
 )
 from kohya_trainer.model_proof import prove
 from kohya_trainer.provenance import write_provenance
+from kohya_trainer.run_so_far import RunSoFar
 from kohya_trainer.samples import deliver_samples
 
 # With one of these the configuration asks for the models in between.
@@ -25,17 +25,16 @@ SAVING = ("save_every_n_steps", "save_every_n_epochs", "save_n_epoch_ratio")
 def deliver(
     written: Path,
     final: Mapping[str, Any],
-    inputs: Inputs,
-    options: Mapping[str, Any],
-    model: Path,
-    histories: Sequence[LossHistory],
+    job: Job,
+    so_far: RunSoFar,
     best: BestModel | None,
     facts: Mapping[str, Any],
 ) -> None:
     """`written` is the proved model; a better validation before the last step is delivered beside it."""
+    model, inputs = job.environment.folders.model, job.inputs
     model.mkdir(parents=True, exist_ok=True)
     models = {path.name: path for path in written.parent.glob("*.safetensors")}
-    if not any(options.get(name) for name in SAVING):
+    if not any(job.options.get(name) for name in SAVING):
         models = {written.name: written}
     if best and not facts["stopped_early"] and best.step < facts["steps"]:
         prove(best.path, final)
@@ -47,7 +46,7 @@ def deliver(
             told["ss_steps"] = str(facts["steps"])
         write_with_metadata(path, model / name, told)
     deliver_samples(written.parent / "sample", model / "samples", inputs.sample_prompts, inputs.private)
-    for history in histories:
+    for history in (so_far.history, so_far.validations):
         if history.path.stat().st_size:
             shutil.copyfile(history.path, model / history.path.name)
     write_provenance(model, {**facts, "model": written.name})

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kohya_trainer.best_model import BestModel
-from kohya_trainer.environment import Environment
-from kohya_trainer.inputs import Inputs
+from kohya_trainer.job import Job
 from kohya_trainer.model_proof import ProvedModel
-from kohya_trainer.staging import StagedDataset, sha256_of
+from kohya_trainer.staging import sha256_of
 from kohya_trainer.version import kohya_commits
 
 NAME = "provenance.json"
@@ -43,23 +42,16 @@ class Trained:
     seconds: float
 
 
-def gather_facts(
-    environment: Environment,
-    inputs: Inputs,
-    options: Mapping[str, Any],
-    dataset: StagedDataset,
-    base_model: Mapping[str, Any],
-    trained: Trained,
-    began: float,
-) -> dict[str, Any]:
+def gather_facts(job: Job, options: Mapping[str, Any], trained: Trained, began: float) -> dict[str, Any]:
     """What goes into provenance.json and into the model's own metadata. `began`: seconds since the epoch."""
-    plan, machine, model = inputs.plan, environment.machine, trained.model
+    environment, dataset = job.environment, job.dataset
+    plan, machine, model = job.inputs.plan, environment.machine, trained.model
     best = {"step": trained.best.step, "loss": trained.best.loss} if trained.best else None
     return {
         "run_id": environment.run_id or plan.get("run_id"),
         "rehearsal": environment.rehearsal or model.metadata.get("rehearsal") == "true",
         "dataset": {"sha256": dataset.digest, "files": dataset.files, "images": dataset.images},
-        "base_model": dict(base_model),
+        "base_model": job.base_model.told(),
         "image": environment.image,
         "source_commit": environment.source_commit,
         "kohya_version": environment.kohya_version,
@@ -68,7 +60,7 @@ def gather_facts(
         "seed": options.get("seed"),
         "trigger_word": plan.get("trigger_word"),
         "licence": plan.get("licence"),
-        "privacy": inputs.private,
+        "privacy": job.inputs.private,
         "steps": trained.steps,
         "resumed_after": trained.resumed_after,
         "final_loss": trained.loss,

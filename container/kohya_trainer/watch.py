@@ -12,15 +12,14 @@ from typing import Any
 
 from kohya_trainer.bars import BarReader
 from kohya_trainer.best_model import BestModel, find_best, keep_best
-from kohya_trainer.checkpoints import CheckpointStore
 from kohya_trainer.divergence import DivergenceWatch
 from kohya_trainer.errors import TrainerFailedError
 from kohya_trainer.failure import LINES_CLASSIFIED, diverged, diverging, stalled
 from kohya_trainer.kept_results import keep_results
-from kohya_trainer.loss_history import LossHistory, SmoothedLoss
+from kohya_trainer.loss_history import SmoothedLoss
 from kohya_trainer.orders import Orders
 from kohya_trainer.progress import Bar, Line, OutputReader, Progress, is_diverged
-from kohya_trainer.resume import ResumePoint
+from kohya_trainer.run_so_far import RunSoFar
 from kohya_trainer.trainer_events import decode
 
 SECONDS_BETWEEN_TRANSIENT_LINES = 10.0
@@ -44,39 +43,34 @@ class TrainingWatch:
         self,
         options: Mapping[str, Any],
         output: Path,
-        store: CheckpointStore,
-        history: LossHistory,
-        validations: LossHistory,
-        resume: ResumePoint | None,
+        so_far: RunSoFar,
         orders: Orders | None,
         stall_seconds: float,
         private: bool,
         second: bool,
         say: Callable[[str], None],
     ) -> None:
-        self._output, self._store, self._history, self._validations = output, store, history, validations
-        self._results = history.path.parent / "results"
+        self._output, self._so_far = output, so_far
         self._name = options.get("output_name")
         self._say = say
         self._orders = orders
         self._stall_seconds, self._private, self._second = stall_seconds, private, second
-        self._bars = BarReader(options, resume)
+        self._bars = BarReader(options, so_far.resume)
         self._reader = OutputReader()
         self._lines: deque[str] = deque(maxlen=LINES_CLASSIFIED)
         self._began = self._heard_at = time.monotonic()
         self._last_transient = -SECONDS_BETWEEN_TRANSIENT_LINES
         self._batches = 0
         self._seconds_per_step: float | None = None
-        last = history.entries[-1] if history.entries else {}
-        self._smoothed = SmoothedLoss(last.get("loss"), len(history.entries))
+        entries = so_far.history.entries
+        self._smoothed = SmoothedLoss(entries[-1].get("loss") if entries else None, len(entries))
         self._divergence = DivergenceWatch()
-        self._kept = resume.done if resume else None
+        self._kept = so_far.resume.done if so_far.resume else None
         self._saved = False
-        self._done = resume.done if resume else 0
         self.total = 0
-        self.step = self._done
+        self.step = so_far.done
         self.loss: float | None = None
-        self.best: BestModel | None = find_best(validations)
+        self.best: BestModel | None = find_best(so_far.validations)
         self.stopped_early = False
         self.error: TrainerFailedError | None = None
 
@@ -115,7 +109,7 @@ class TrainingWatch:
         """Before the first step of this launch there is nothing new to save. A host that ended before the first one
         has saved would take its step with it.
         """
-        if not self._orders or (self.step == self._done and not self._second):
+        if not self._orders or (self.step == self._so_far.done and not self._second):
             return False
         Path(self._orders.save_now).touch()
         return True
@@ -176,7 +170,7 @@ class TrainingWatch:
         known = self._seconds_per_step
         # The first step includes what the GPU compiles.
         self._seconds_per_step = (
-            seconds if known is None or step <= self._done + 2 else known + WEIGHT * (seconds - known)
+            seconds if known is None or step <= self._so_far.done + 2 else known + WEIGHT * (seconds - known)
         )
         broken = is_diverged(loss)
         self.loss = loss if broken else self._smoothed.add(loss)
@@ -199,9 +193,9 @@ class TrainingWatch:
     def _validated(self, event: Mapping[str, Any]) -> None:
         step, loss = event["step"], event["loss"]
         self._say(f"validation step={step} validation_loss={loss:.6g}")
-        self._validations.add(step=step, loss=loss)
+        self._so_far.validations.add(step=step, loss=loss)
         if event["model"]:
-            self.best = keep_best(self._output / event["model"], self._validations.path.parent, step, loss)
+            self.best = keep_best(self._output / event["model"], self._so_far.folder, step, loss)
         if event["stop"]:
             self.stopped_early = True
             self._say(f"no better validation in {event['waited']}: the training ends")
@@ -218,13 +212,13 @@ class TrainingWatch:
         # A state folder is finished when the trainer has made a further step; it saves between two steps.
         for state in sorted(self._output.glob("*-state")):
             match = _STATE.match(state.name)
-            saved_at = self._done + int(match[1]) - self._bars.counter_start if match else 0
-            if self._done < saved_at < progress.step:
+            saved_at = self._so_far.done + int(match[1]) - self._bars.counter_start if match else 0
+            if self._so_far.done < saved_at < progress.step:
                 self._keep(state, saved_at, self._batches, None)
 
     def _tell(self, progress: Progress, batch_loss: float | None) -> None:
         self._say(progress.text())
-        self._history.add(
+        self._so_far.history.add(
             step=progress.step,
             loss=progress.loss,
             batch_loss=batch_loss,
@@ -234,8 +228,8 @@ class TrainingWatch:
 
     def _keep(self, state: Path, step: int, batches: int, seconds: float | None) -> None:
         # Before the state: after a restart only what is of later steps is made again.
-        keep_results(self._output, self._results, f"{self._name}.safetensors")
-        kept = self._store.keep(state, step, self.total, batches)
+        keep_results(self._output, self._so_far.results, f"{self._name}.safetensors")
+        kept = self._so_far.store.keep(state, step, self.total, batches)
         self._kept = kept.step
         self._say(f"checkpoint step={kept.step}" + (f" seconds={seconds:.2f}" if seconds is not None else ""))
 

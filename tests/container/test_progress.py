@@ -14,6 +14,7 @@ from kohya_trainer.learning_rate import learning_rate
 from kohya_trainer.loss_history import VALIDATION_NAME, LossHistory
 from kohya_trainer.progress import LARGEST_PENDING, LONGEST_LINE, Bar, Line, OutputReader
 from kohya_trainer.resume import ResumePoint
+from kohya_trainer.run_so_far import RunSoFar
 from kohya_trainer.watch import TrainingWatch
 
 
@@ -109,10 +110,7 @@ def watch(tmp_path: Path, said: list[str], resume: ResumePoint | None = None) ->
     return TrainingWatch(
         {"learning_rate": 1e-4},
         tmp_path / "output",
-        store,
-        history,
-        validations,
-        resume,
+        RunSoFar(store, resume, history, validations),
         None,
         60.0,
         False,

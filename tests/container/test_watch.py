@@ -11,6 +11,7 @@ from kohya_trainer.checkpoints import CheckpointStore
 from kohya_trainer.divergence import FACTOR, WINDOW, DivergenceWatch
 from kohya_trainer.loss_history import VALIDATION_NAME, LossHistory, SmoothedLoss
 from kohya_trainer.orders import Orders, read_orders
+from kohya_trainer.run_so_far import RunSoFar
 from kohya_trainer.save_policy import LEAST_SECONDS, MOST_SECONDS_LOST, MOST_SHARE, seconds_between_saves
 from kohya_trainer.trainer_events import decode, encode
 from kohya_trainer.watch import TrainingWatch
@@ -24,10 +25,12 @@ def watch(
     return TrainingWatch(
         {},
         tmp_path / "output",
-        CheckpointStore(checkpoints, "fingerprint"),
-        LossHistory(checkpoints, 0),
-        LossHistory(checkpoints, 0, VALIDATION_NAME),
-        None,
+        RunSoFar(
+            CheckpointStore(checkpoints, "fingerprint"),
+            None,
+            LossHistory(checkpoints, 0),
+            LossHistory(checkpoints, 0, VALIDATION_NAME),
+        ),
         orders,
         stall_seconds,
         private,
