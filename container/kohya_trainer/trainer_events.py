@@ -11,6 +11,11 @@ def encode(event: str, **facts: Any) -> str:
     return PREFIX + json.dumps({"event": event, **facts})
 
 
+def tell(event: str, **facts: Any) -> None:
+    """On a line of its own: the progress bar beside it ends without a newline."""
+    print(f"\n{encode(event, **facts)}", flush=True)
+
+
 def decode(line: str) -> dict[str, Any] | None:
     """The event with its facts; None for any other line, and for one that was torn."""
     _, found, text = line.partition(PREFIX)

@@ -1,4 +1,4 @@
-"""The files that the trainer is started with: config.toml, prompts.txt and, for the hooks that follow it, orders.json."""
+"""The files that the trainer is started with: config.toml, prompts.txt and, where hooks follow it, orders.json."""
 
 import shutil
 from collections.abc import Mapping

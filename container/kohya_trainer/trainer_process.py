@@ -28,7 +28,8 @@ def main(script: str, *arguments: str) -> None:
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).parent)
     sys.path.append(str(Path(__file__).resolve().parent.parent))
-    from kohya_trainer import orders, trainer_hooks
+    from kohya_trainer import orders
+    from kohya_trainer.hooks.install import install_hooks
 
     settings = os.environ.get("KOHYA_ACCELERATION", "off")
     if settings != "off":
@@ -36,7 +37,7 @@ def main(script: str, *arguments: str) -> None:
 
         install(settings)
     if named := os.environ.get(orders.VARIABLE):
-        trainer_hooks.install(orders.read_orders(Path(named)))
+        install_hooks(orders.read_orders(Path(named)))
     runpy.run_path(script, run_name="__main__")
 
 

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kohya_trainer import data_order
+from kohya_trainer.hooks import data_order
+from kohya_trainer.hooks.loop_follower import LoopFollower, before_first_batch
+from kohya_trainer.hooks.random_states import restore_random_state
 from kohya_trainer.orders import Orders
-from kohya_trainer.trainer_hooks import LoopFollower
 
 LENGTH, DRAWN_FOR_A_STEP = 8, 3
 
 
 def _stand_in() -> Any:
-    """torch's names with Python's generator behind them: what data_order.py touches behaves as torch's does."""
+    """torch's names with Python's generator behind them: what the hooks touch behaves as torch's does."""
     numbers = random.Random()
 
     class Generator(random.Random):
@@ -96,7 +97,7 @@ class Epoch:
 
 
 def _train_util() -> Any:
-    """Kohya's classes as far as data_order.py knows them, whose buckets are shuffled when an epoch is told."""
+    """Kohya's classes as far as the hooks know them, whose buckets are shuffled when an epoch is told."""
 
     class BaseDataset:
         caching_mode = None
@@ -158,9 +159,7 @@ def _launch(
     accelerator, seen = Accelerator(), []
     if resume:
         done = first_epoch * LENGTH + passed
-        data_order.before_first_batch(
-            accelerator, lambda: data_order.restore_random_state(torch, resume, 0, done)
-        )
+        before_first_batch(accelerator, lambda: restore_random_state(torch, resume, 0, done))
     for number in range(first_epoch, 99):
         epoch.value = number + 1
         for place, batch in enumerate(loader):
@@ -224,7 +223,7 @@ def test_a_process_without_numbers_of_its_own_gets_others_than_the_first_ones(
     state = _save(torch, tmp_path / "state")
     drawn = []
     for index in (0, 1, 2):
-        data_order.restore_random_state(torch, state, index, 10)
+        restore_random_state(torch, state, index, 10)
         drawn.append(tuple(float(number) for number in torch.rand(DRAWN_FOR_A_STEP)))
 
     assert len(set(drawn)) == 3

@@ -9,10 +9,15 @@ import pytest
 from kohya_trainer import watch as watching
 from kohya_trainer.checkpoints import CheckpointStore
 from kohya_trainer.divergence import FACTOR, WINDOW, DivergenceWatch
+from kohya_trainer.hooks.save_policy import (
+    LEAST_SECONDS,
+    MOST_SECONDS_LOST,
+    MOST_SHARE,
+    seconds_between_saves,
+)
 from kohya_trainer.loss_history import VALIDATION_NAME, LossHistory, SmoothedLoss
 from kohya_trainer.orders import Orders, read_orders
 from kohya_trainer.run_so_far import RunSoFar
-from kohya_trainer.save_policy import LEAST_SECONDS, MOST_SECONDS_LOST, MOST_SHARE, seconds_between_saves
 from kohya_trainer.trainer_events import decode, encode
 from kohya_trainer.watch import TrainingWatch
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from kohya_trainer import trainer_hooks
+from kohya_trainer.hooks import loop_follower
+from kohya_trainer.hooks.loop_follower import LoopFollower
+from kohya_trainer.hooks.save_policy import LEAST_SECONDS, MOST_SECONDS_LOST, MOST_SHARE
 from kohya_trainer.orders import Orders
-from kohya_trainer.save_policy import LEAST_SECONDS, MOST_SECONDS_LOST, MOST_SHARE
 from kohya_trainer.trainer_events import decode
-from kohya_trainer.trainer_hooks import LoopFollower
 
 # What a process hands to the mean at a step: its loss, whether it is broken, asks for a state, finds one due, images.
 OTHER = [3.0, 0.0, 0.0, 0.0, 1.0]
@@ -94,7 +94,7 @@ def test_over_hours_saving_is_cheap_and_ten_minutes_at_most_can_be_lost(
             now += save_seconds
             saved.append(now)
 
-    monkeypatch.setattr(trainer_hooks.time, "monotonic", lambda: now)
+    monkeypatch.setattr(loop_follower.time, "monotonic", lambda: now)
     recorder = object()
     orders = Orders(states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"))
     follower = LoopFollower(orders)

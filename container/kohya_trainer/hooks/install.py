@@ -1,0 +1,72 @@
+"""Puts this package into Kohya's training loop from inside its process, before the trainer's script runs.
+
+The trainer's modules are imported and a few of their functions wrapped (sd-scripts 2e0fcc5). Everything of a step is
+seen at one place, the end of a batch, where the trainer hands the loss to its LossRecorder: there the loop's own
+variables are read.
+"""
+
+import copy
+import importlib
+import sys
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from kohya_trainer.hooks.data_order import keep_order
+from kohya_trainer.hooks.loop_follower import LoopFollower
+from kohya_trainer.hooks.processes import loaded_torch
+from kohya_trainer.kept_latents import keep_latents
+from kohya_trainer.orders import Orders
+
+
+def install_hooks(orders: Orders) -> None:
+    """Losses and states are told and saved, samples and models get the run's own steps, the data keep their order."""
+    train_util: Any = importlib.import_module("library.train_util")
+    follower = LoopFollower(orders)
+    _follow_loop(train_util, follower)
+    _number_by_the_run(train_util, follower)
+    if orders.latents:
+        strategy_sd = importlib.import_module("library.strategy_sd")
+        keep_latents(strategy_sd, Path(orders.latents), orders.contents)
+    if torch := loaded_torch():
+        keep_order(train_util, torch)
+
+
+def _follow_loop(train_util: Any, follower: LoopFollower) -> None:
+    recorder, prepare = train_util.LossRecorder.add, train_util.prepare_accelerator
+
+    @wraps(recorder)
+    def recorded(self: Any, **batch: Any) -> None:
+        recorder(self, **batch)
+        follower.after_batch(self, sys._getframe(1).f_locals, float(batch["loss"]))
+
+    @wraps(prepare)
+    def prepared(args: Any) -> Any:
+        accelerator = prepare(args)
+        follower.begin(args, accelerator)
+        return accelerator
+
+    train_util.LossRecorder.add = recorded
+    train_util.prepare_accelerator = prepared
+
+
+def _number_by_the_run(train_util: Any, follower: LoopFollower) -> None:
+    """The trainer names models in between, and samples, by its counter."""
+    name, draw = train_util.get_step_ckpt_name, train_util.sample_images_common
+
+    @wraps(name)
+    def named(args: Any, extension: str, step: int) -> Any:
+        return name(args, extension, follower.step_of_run(step))
+
+    @wraps(draw)
+    def drawn(pipe: Any, accelerator: Any, args: Any, epoch: Any, steps: int, *rest: Any, **more: Any) -> Any:
+        due = follower.sample_step(args, epoch, steps)
+        if due is None:
+            return None
+        at_once = copy.copy(args)
+        at_once.sample_every_n_epochs, at_once.sample_every_n_steps = None, 1
+        at_once.sample_at_first = True
+        return draw(pipe, accelerator, at_once, None, due, *rest, **more)
+
+    train_util.get_step_ckpt_name = named
+    train_util.sample_images_common = drawn
