@@ -22,7 +22,7 @@ LEAST_FOR_STRAIGHT_LOADING = 15.0
 LEAST_FOR_SEVERAL_LATENTS = 30.0
 # Fewer are encoded again in ten seconds.
 LEAST_IMAGES_TO_KEEP = 100
-FORBID_CACHED_LATENTS = ("color_aug", "random_crop")
+FORBID_CACHED_LATENTS = ("color_aug", "random_crop", "face_crop_aug_range")
 FORBID_CACHED_TEXT = (
     "shuffle_caption",
     "caption_dropout_rate",
@@ -125,7 +125,7 @@ def execution(
             share = 1.0 if options.get("gradient_checkpointing") else 0.0
         # Not the trainer's: its own U-Net, which the fast one replaces, knows all or nothing.
         choices.append(Choice("computed_again", share, _needed(options, batch, pixels, share, gpus, "fast")))
-    choices += _caching(options, gpus, images)
+    choices += _caching(options, chosen_by_user, gpus, images)
     if not any(options.get(name) for name in ("sdpa", "xformers", "mem_eff_attn")):
         choices.append(Choice("sdpa", True, "attention in one kernel"))
     if options.get("optimizer_type", "AdamW") == "AdamW" and not options.get("optimizer_args"):
@@ -151,9 +151,13 @@ def _needed(
     return f"so batch {batch} takes {needed:.0f} of {gpus.memory_gib:.0f} GiB in the {execution} U-Net"
 
 
-def _caching(options: Mapping[str, Any], gpus: Gpus, images: int) -> list[Choice]:
+def _caching(
+    options: Mapping[str, Any], chosen_by_user: frozenset[str], gpus: Gpus, images: int
+) -> list[Choice]:
     choices = []
-    cacheable = not any(options.get(name) for name in FORBID_CACHED_LATENTS)
+    # Whoever says that nothing is cached does not mean the disk either: with it, the trainer caches all the same.
+    unwanted = "cache_latents" in chosen_by_user and not options.get("cache_latents")
+    cacheable = not unwanted and not any(options.get(name) for name in FORBID_CACHED_LATENTS)
     if cacheable and not options.get("cache_latents"):
         choices.append(Choice("cache_latents", True, "no option changes the pictures between epochs"))
     # Each host has a disk of its own, and the trainer looks for every picture's latents on each.

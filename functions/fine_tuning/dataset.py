@@ -20,6 +20,10 @@ _LONGEST_NAME = 255  # bytes of one part of a path, on the file systems of the t
 # What the training volume holds beside the dataset: a base model in half precision, and the checkpoints,
 # samples and logs of a run.
 BESIDE_DATASET = 12 * 1000**3  # bytes
+# Latents of an image: four channels of an eighth of its sides, 4 bytes a number (sd-scripts, library/strategy_sd.py).
+_LATENT_BYTES = (
+    4 * 4 / 64
+)  # for each of its pixels in its bucket, none of which has more than the resolution's area
 
 
 def judge(
@@ -35,7 +39,7 @@ def judge(
         values: the resolved configuration.
         volume_gb: of the training job, for dataset, base model and what is written.
     """
-    findings = [*_names(files), *_space(files, volume_gb), *_duplicates(layout)]
+    findings = [*_names(files), *_space(files, layout, values, volume_gb), *_duplicates(layout)]
     if nothing := _nothing_to_train_on(files, layout):
         return [*findings, nothing]
     used = {placed.source for folder in layout.folders for placed in folder.files}
@@ -84,16 +88,29 @@ def _names(files: Sequence[InspectedFile]) -> Iterator[Finding]:
         yield error("file-name-unusable", file.path, message, "Rename the object.")
 
 
-def _space(files: Sequence[InspectedFile], volume_gb: int) -> Iterator[Finding]:
+def _space(
+    files: Sequence[InspectedFile], layout: Layout, values: Mapping[str, Any], volume_gb: int
+) -> Iterator[Finding]:
     size = sum(file.size for file in files)
-    if size + BESIDE_DATASET <= volume_gb * 1000**3:
+    beside = BESIDE_DATASET + _latents(layout, values)
+    if size + beside <= volume_gb * 1000**3:
         return
     message = (
-        f"The dataset has {size / 1000**3:.1f} GB; with {BESIDE_DATASET // 1000**3} GB for the base model and what "
+        f"The dataset has {size / 1000**3:.1f} GB; with {beside / 1000**3:.1f} GB for the base model and what "
         f"training writes it does not fit the volume of {volume_gb} GB."
     )
     remedy = "Scale the images down, take out what is not trained on, or raise TrainingVolumeSizeInGB."
     yield error("dataset-too-large", "", message, remedy)
+
+
+def _latents(layout: Layout, values: Mapping[str, Any]) -> float:
+    """Bytes of the latents that the training keeps; 0 where planning tells that the resolution is none."""
+    try:
+        width, height = buckets.parse_resolution(values.get("resolution"))
+    except buckets.BucketOptionsError:
+        return 0
+    images = sum(len(folder.images) for folder in layout.folders)
+    return images * width * height * _LATENT_BYTES * (2 if values.get("flip_aug") else 1)
 
 
 def _duplicates(layout: Layout) -> Iterator[Finding]:

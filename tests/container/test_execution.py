@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from kohya_trainer.execution import execution
 from kohya_trainer.recipe import Gpus
 from tests.recipe_data import CHARACTER, MEGAPIXEL, NOBODY
@@ -55,6 +57,13 @@ def test_captions_that_change_are_not_cached() -> None:
     chosen = execution(options, NOBODY, MEGAPIXEL, Gpus(1, 22.0), 8).settings
     assert chosen["cache_text_encoder_outputs"]
     assert chosen["cache_latents"]
+
+
+@pytest.mark.parametrize("option", ["random_crop", "color_aug", "face_crop_aug_range", "cache_latents"])
+def test_latents_are_kept_nowhere_where_pictures_change_or_nobody_wants_them(option: str) -> None:
+    options = {option: {"face_crop_aug_range": "1.0,2.0", "cache_latents": False}.get(option, True)}
+    chosen = execution(options, frozenset(options), MEGAPIXEL, Gpus(1, 22.0), 8, images=500).settings
+    assert not {"cache_latents", "cache_latents_to_disk"} & set(chosen)
 
 
 def test_every_choice_has_a_reason() -> None:

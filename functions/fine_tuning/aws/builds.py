@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fine_tuning.aws.sdk import client
 from fine_tuning.aws.translation import code_of, translated
+from fine_tuning.errors import FineTuningError
+from fine_tuning.observability import logger
 
 if TYPE_CHECKING:
     from types_boto3_codebuild.client import CodeBuildClient
@@ -36,7 +38,9 @@ class EndedBuild:
 
 @dataclass(frozen=True)
 class Scan:
-    """`status` as ECR says it, None before there is a scan; `findings`: severity → count of one that ended well."""
+    """`status` as ECR says it, None before there is a scan, UNKNOWN where it could not be asked; `findings`:
+    severity → count of one that ended well.
+    """
 
     status: str | None
     findings: Mapping[str, int] | None
@@ -93,13 +97,17 @@ class Builds:
         return image.get("imageSizeInBytes")
 
     def scan(self, digest: str) -> Scan:
-        """The scan on push, waited for a while.
+        """The scan on push, waited for a while; what prevents a look at it is logged, not raised.
 
         Not of DescribeImages: the members there that look like it stay empty with today's basic scanning (its
         API reference says so).
         """
         for _ in range(_SCAN_SECONDS // _POLL_SECONDS):
-            scan = self._scan(digest)
+            try:
+                scan = self._scan(digest)
+            except FineTuningError as problem:
+                logger.warning("The scan of the image cannot be looked at", problem=str(problem))
+                return Scan("UNKNOWN", None)
             if scan.status not in _UNDER_WAY:
                 break
             self._sleep(_POLL_SECONDS)

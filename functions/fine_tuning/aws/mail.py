@@ -48,7 +48,10 @@ class Mail:
             IdempotencyConfig,
             idempotent_function,
         )
-        from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAlreadyInProgressError
+        from aws_lambda_powertools.utilities.idempotency.exceptions import (
+            IdempotencyAlreadyInProgressError,
+            IdempotencyPersistenceLayerError,
+        )
 
         config = IdempotencyConfig(expires_after_seconds=_REMEMBERED_SECONDS, lambda_context=self._context())
         layer = DynamoDBPersistenceLayer(table_name=self._table, boto3_client=client("dynamodb"))
@@ -66,6 +69,10 @@ class Mail:
                 f"Another delivery is publishing the mail '{message.kind}' right now.",
                 "Nothing to do; this one is tried again.",
             ) from cause
+        except IdempotencyPersistenceLayerError as problem:
+            # What the table answered, so that it is tried again, or told, as any other request is.
+            with translated(f"remember the mail '{message.kind}'"):
+                raise problem.__cause__ or problem from problem
 
     def _publish(self, identity: dict[str, str], message: Message) -> str:
         sns: SNSClient = client("sns")

@@ -27,6 +27,7 @@ _UNSCANNED: Mapping[str | None, str] = {
     None: "not begun",
     "PENDING": "not finished",
     "IN_PROGRESS": "not finished",
+    "UNKNOWN": "not known, ECR did not tell",
     "UNSUPPORTED_IMAGE": "no findings, ECR cannot scan this image",
 }
 

@@ -69,12 +69,12 @@ def scan(status: str, counts: dict[str, int] | None = None) -> dict[str, Any]:
     return found
 
 
-def stub_ecr(*scans: dict[str, Any] | None) -> None:
-    """Scans in the order in which they are asked for, None where there is none yet; then the image."""
+def stub_ecr(*scans: dict[str, Any] | str | None) -> None:
+    """Scans, or error codes, in the order in which they are asked for, None where there is none yet; then the image."""
     stubbed = stub("ecr", "describe_image_scan_findings")
     for found in scans:
-        if found is None:
-            stubbed.add_client_error("describe_image_scan_findings", "ScanNotFoundException")
+        if found is None or isinstance(found, str):
+            stubbed.add_client_error("describe_image_scan_findings", found or "ScanNotFoundException")
         else:
             stubbed.add_response("describe_image_scan_findings", found)
     stubbed.add_response("describe_images", {"imageDetails": [{"imageSizeInBytes": 3_400_000_000}]})
@@ -131,10 +131,12 @@ def test_given_a_scan_that_never_ends_then_the_mail_comes_without_findings(
         ([scan("UNSUPPORTED_IMAGE")], "Scan: no findings, ECR cannot scan this image"),
         ([scan("FAILED")], "Scan: no findings, ECR says FAILED"),
         ([None] * 48, "Scan: not begun"),
+        (["AccessDeniedException"], "Scan: not known, ECR did not tell"),
+        ([None, "ServerException"], "Scan: not known, ECR did not tell"),
     ],
 )
 def test_given_any_other_scan_then_the_mail_says_what_ecr_says(
-    stack: Stack, waited: list[float], answers: list[dict[str, Any] | None], said: str
+    stack: Stack, waited: list[float], answers: list[dict[str, Any] | str | None], said: str
 ) -> None:
     stub_codebuild("SUCCEEDED")
     stub_ecr(*answers)

@@ -15,6 +15,7 @@ import plan_run
 import pytest
 import take_inventory
 import validate_manifest
+from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from fine_tuning.aws import deployment, sdk
@@ -290,6 +291,30 @@ def test_given_sns_is_down_then_an_upload_is_awaited_all_the_same(
         sns.add_client_error("publish", "InternalError", http_status_code=500)
         assert take_inventory.handler(request, stack.context)["status"] == "waiting"
         sns.assert_no_pending_responses()
+
+
+@pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingException", "AccessDeniedException"])
+def test_given_what_was_mailed_cannot_be_remembered_then_an_upload_is_awaited_all_the_same(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    run, version = drop(stack, b'{"version": 1, "images": 3}', {"a.jpg": GOOD["10_sks cat/a.jpg"]})
+    validate_manifest.handler(dropped(MANIFEST, version), stack.context)
+    dynamodb, refused = sdk.client("dynamodb"), []
+
+    def refuse(params: dict[str, Any], **_: Any) -> None:
+        if params["TableName"] == ENVIRONMENT["IDEMPOTENCY_TABLE_NAME"]:
+            refused.append(params)
+            raise ClientError({"Error": {"Code": code, "Message": "no"}}, "PutItem")
+
+    event = "provide-client-params.dynamodb.PutItem"
+    dynamodb.meta.events.register(event, refuse)
+    try:
+        request = {"run": run, "started_at": datetime.now(UTC).isoformat()}
+        assert take_inventory.handler(request, stack.context)["status"] == "waiting"
+    finally:
+        dynamodb.meta.events.unregister(event, refuse)
+    assert refused
+    assert stack.mails() == []
 
 
 def test_given_no_image_and_no_source_then_that_is_mailed_once_while_the_upload_goes_on(
