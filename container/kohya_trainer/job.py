@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from kohya_trainer.base_model import LoadedBaseModel, load_base_model
-from kohya_trainer.command import checked_options, entry_point
+from kohya_trainer.checked_options import checked_options
+from kohya_trainer.command import entry_point
 from kohya_trainer.environment import Environment
 from kohya_trainer.errors import MissingGpuError, UnsupportedKohyaVersionError
 from kohya_trainer.inputs import Inputs, load_inputs

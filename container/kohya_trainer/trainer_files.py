@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kohya_trainer.best_model import find_best, waited
-from kohya_trainer.command import TrainerPaths, final_options
+from kohya_trainer.final_options import TrainerPaths, final_options
 from kohya_trainer.job import Job
 from kohya_trainer.kept_latents import drop_damaged, folder_of_latents
 from kohya_trainer.kept_results import bring_back

@@ -62,6 +62,20 @@ def test_of_each_network_no_module_is_odd_or_missing(
     assert odd_and_missing(found, {"network_train_unet_only": not text}, arguments) == ([], [])
 
 
+@needs_trainer
+def test_dylora_loses_a_text_encoder_and_no_program_finds_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why such a training is refused before it begins (checked_options.py)."""
+    recorder = _recorder(monkeypatch)
+    unet, encoders = recorder.models()
+
+    found = recorder.modules_of(recorder.network(unet, encoders, "networks.dylora", text=True))
+
+    # The second encoder's 32 layers of 6 modules, in places where those of the first one's 12 were.
+    text = {name for name in found if name.startswith("lora_te_")}
+    assert len(text) == 192
+    assert odd_and_missing(text | unet_modules(), {}, {}) == (sorted(text), sorted(text_encoder_modules()))
+
+
 def _recorder(monkeypatch: pytest.MonkeyPatch) -> Any:
     from kohya_trainer.command import entry_point
 
