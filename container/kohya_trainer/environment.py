@@ -6,7 +6,6 @@ needs no /opt/ml.
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kohya_trainer.errors import InvalidConfigurationError
+from kohya_trainer.nvidia_smi import visible_gpus
 
 DEFAULT_KOHYA_VERSION = "v25.2.2"
 # The CPU stand-in names itself with this file, so that a machine with GPUs rehearses without accelerate.
@@ -145,15 +145,6 @@ def read_environment(variables: Mapping[str, str]) -> Environment:
         save_every=int(_number(variables, "CHECKPOINT_EVERY_N_STEPS", 0)) or None,
         stall_seconds=_number(variables, "STALL_SECONDS", STALL_SECONDS),
     )
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """One line of `nvidia-smi -L` a GPU; empty where there is no driver."""
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return tuple(line.strip() for line in listed.stdout.splitlines() if line.startswith("GPU "))
 
 
 def chosen(gpus: tuple[str, ...], numbers: str | None) -> tuple[str, ...]:

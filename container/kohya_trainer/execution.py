@@ -3,13 +3,13 @@ changes by it.
 """
 
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kohya_trainer.environment import Machine
 from kohya_trainer.inputs import Inputs
+from kohya_trainer.nvidia_smi import least_memory_gib
 from kohya_trainer.options import OptionTable
 from kohya_trainer.recipe import Choice, Gpus, Recipe, computed_again, memory_gib
 
@@ -54,7 +54,8 @@ def executed(
 
     images: of the dataset, whose latents can be kept.
     """
-    memory = memory_of_a_gpu(variables) if machine.gpus else None
+    limit = variables.get("GPU_MEMORY_LIMIT_GB")
+    memory = (float(limit) if limit else least_memory_gib()) if machine.gpus else None
     if memory is None:
         return Executed(dict(options), {VARIABLE: OFF}, [])
     users = frozenset(inputs.plan.get("chosen_by_user", ()) if inputs.plan else inputs.config)
@@ -77,18 +78,6 @@ def executed(
         # Memory is short: what was freed in pieces must be of use to the next large tensor.
         given["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
     return Executed(final, given, [f"recipe: {line}" for line in recipe.lines()])
-
-
-def memory_of_a_gpu(variables: Mapping[str, str]) -> float | None:
-    """GiB of the smallest GPU, by its driver, None where it does not tell; or what GPU_MEMORY_LIMIT_GB leaves of it."""
-    if limit := variables.get("GPU_MEMORY_LIMIT_GB"):
-        return float(limit)
-    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False).stdout.split()
-        return min(int(number) for number in told) / 1024
-    except (OSError, ValueError, subprocess.TimeoutExpired):
-        return None
 
 
 def _pixels(options: Mapping[str, Any]) -> int:

@@ -1,19 +1,12 @@
-"""Why a run failed, in one plain sentence with one remedy, and the file in which SageMaker looks for it."""
+"""Why a run failed, in one plain sentence with one remedy."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from kohya_trainer.divergence import RULE
 from kohya_trainer.errors import TrainerFailedError, TrainingError
 
-# SageMaker shows the first 1,024 characters of the file between "AlgorithmError: " and ", exit code: 1".
-SHOWN = 1024 - 30
-LONGEST_CAUSE = 480
-LINES_KEPT = 30
-# Stands before the lines that do not fit into what is shown: the newest ones say why, so they come first.
-EARLIER = "Before these:"
 # The line that names a broken image comes before two tracebacks, the trainer's and its launcher's.
 LINES_CLASSIFIED = 200
 FILES_NAMED = 4
@@ -192,32 +185,6 @@ def classify(code: int, lines: Sequence[str]) -> TrainerFailedError:
 def from_os_error(error: OSError) -> TrainingError:
     """An error of the file system outside the trainer."""
     return classify(1, [str(error)])
-
-
-def write_failure(path: Path, error: TrainingError, lines: Sequence[str]) -> None:
-    """One sentence, one remedy, then the last log lines: the newest that SageMaker shows, and those before them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    head = f"{_one_line(error.cause)}\nRemedy: {_one_line(error.remedy)}\n"
-    kept = [line for line in lines if line.strip()][-LINES_KEPT:]
-    newest, earlier = _newest(kept, SHOWN - len(head) - len("\n"))
-    parts = ["\n".join(newest), "\n".join([EARLIER, *earlier]) if earlier else ""]
-    path.write_text("\n".join([head, *(f"{part}\n" for part in parts if part)]), encoding="utf-8")
-
-
-def _newest(lines: Sequence[str], characters: int) -> tuple[list[str], list[str]]:
-    """As many of the last lines as fit, and the others. A last line that is too long by itself is cut."""
-    first, left = len(lines), characters
-    while first > 0 and len(lines[first - 1]) < left:
-        first -= 1
-        left -= len(lines[first]) + len("\n")
-    if first == len(lines) and lines:
-        return [f"{lines[-1][: max(0, characters - 2)]}…"], list(lines)
-    return list(lines[first:]), list(lines[:first])
-
-
-def _one_line(text: str) -> str:
-    """What follows the first line is taken for the remedy."""
-    return " ".join(text.split())[:LONGEST_CAUSE]
 
 
 def _batch(files: Sequence[str]) -> str:

@@ -16,7 +16,8 @@ from kohya_trainer.delivery import deliver
 from kohya_trainer.environment import Environment, Folders, read_environment
 from kohya_trainer.errors import InterruptedTrainingError, TrainingError, UnprovedModelError
 from kohya_trainer.execution import executed
-from kohya_trainer.failure import DISK_FULL, classify, from_os_error, interrupted, write_failure
+from kohya_trainer.failure import DISK_FULL, classify, from_os_error, interrupted
+from kohya_trainer.failure_file import write_failure
 from kohya_trainer.job import read_job
 from kohya_trainer.launch import Ended, run_trainer
 from kohya_trainer.log import Log

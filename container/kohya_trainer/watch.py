@@ -3,7 +3,6 @@ a trainer that is stuck.
 """
 
 import re
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from kohya_trainer.errors import TrainerFailedError
 from kohya_trainer.failure import LINES_CLASSIFIED, diverged, diverging, stalled
 from kohya_trainer.kept_results import keep_results
 from kohya_trainer.loss_history import SmoothedLoss
+from kohya_trainer.nvidia_smi import gpu_state
 from kohya_trainer.orders import Orders
 from kohya_trainer.progress import Bar, Line, OutputReader, Progress, is_diverged
 from kohya_trainer.run_so_far import RunSoFar
@@ -232,14 +232,3 @@ class TrainingWatch:
         kept = self._so_far.store.keep(state, step, self.total, batches)
         self._kept = kept.step
         self._say(f"checkpoint step={kept.step}" + (f" seconds={seconds:.2f}" if seconds is not None else ""))
-
-
-def gpu_state() -> str:
-    """Utilisation and memory of each GPU, or nothing where there is none."""
-    query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader"]
-    try:
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    lines = [line.strip() for line in asked.stdout.splitlines() if line.strip()]
-    return "; ".join(f"GPU {index}: {line}" for index, line in enumerate(lines))

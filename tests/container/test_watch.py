@@ -158,24 +158,6 @@ def test_a_silent_trainer_is_stopped_with_what_the_gpu_does(
     assert "after step 7 (GPU 0: 0 %, 70000 MiB" in watched.error.cause
 
 
-def test_utilisation_and_memory_of_each_gpu_are_what_the_driver_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Real output of nvidia-smi on a machine with two GPUs; without one nothing is said."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert watching.gpu_state() == ""
-
-    program = tmp_path / "nvidia-smi"
-    program.write_text(
-        "#!/bin/sh\n"
-        '[ "$1" = --query-gpu=utilization.gpu,memory.used,memory.total ] || exit 2\n'
-        "echo '0 %, 41230 MiB, 81559 MiB'\necho '97 %, 80112 MiB, 81559 MiB'\n"
-    )
-    program.chmod(0o755)
-
-    assert watching.gpu_state() == ("GPU 0: 0 %, 41230 MiB, 81559 MiB; GPU 1: 97 %, 80112 MiB, 81559 MiB")
-
-
 def test_the_best_validation_is_kept_beside_the_checkpoints(tmp_path: Path) -> None:
     watched = watch(tmp_path, [])
     (tmp_path / "output").mkdir()
