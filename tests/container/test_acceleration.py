@@ -207,9 +207,9 @@ def _same(monkeypatch: pytest.MonkeyPatch, function: Callable[[Any, Any], Any], 
 
 @needs_triton
 def test_the_kernels_can_all_be_compiled_before_there_is_a_unet() -> None:
-    from kohya_trainer.acceleration import kernels
+    from kohya_trainer.acceleration.kernels.compile_all import compile_all
 
-    kernels.compile_all(torch.float32, "cpu")
+    compile_all(torch.float32, "cpu")
 
 
 # One of two processes: the trainer's own way of reducing and ours, on two copies of the same gradients.

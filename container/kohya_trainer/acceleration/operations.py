@@ -6,22 +6,24 @@ import torch
 from torch.nn import functional
 
 try:
-    from kohya_trainer.acceleration import kernels
+    from kohya_trainer.acceleration.kernels.add_norm import AddNorm
+    from kohya_trainer.acceleration.kernels.geglu import Geglu
+    from kohya_trainer.acceleration.kernels.group_norm import GROUPS, GroupNorm
 except ImportError:  # no Triton: another platform than Linux
-    kernels = None  # type: ignore[assignment]
+    AddNorm = Geglu = GroupNorm = None  # type: ignore[misc, assignment]
 
 # Tests set it, with Triton's interpreter, to run the kernels without a GPU.
 WITHOUT_GPU = False
 
 
 def _fused(tensor: torch.Tensor) -> bool:
-    return kernels is not None and (tensor.is_cuda or WITHOUT_GPU)
+    return Geglu is not None and (tensor.is_cuda or WITHOUT_GPU)
 
 
 def geglu(projected: torch.Tensor) -> torch.Tensor:
     """GEGLU.forward after its projection."""
     if _fused(projected):
-        out: torch.Tensor = kernels.Geglu.apply(projected)
+        out: torch.Tensor = Geglu.apply(projected)
         return out
     value, gate = projected.chunk(2, dim=-1)
     return value * functional.gelu(gate)
@@ -32,7 +34,7 @@ def add_norm(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """hidden + update, and its layer norm."""
     if _fused(hidden):
-        pair: tuple[torch.Tensor, torch.Tensor] = kernels.AddNorm.apply(
+        pair: tuple[torch.Tensor, torch.Tensor] = AddNorm.apply(
             hidden, update, norm.weight, norm.bias, norm.eps
         )
         return pair
@@ -43,8 +45,8 @@ def add_norm(
 
 def group_norm(x: torch.Tensor, shift: torch.Tensor | None, norm: Any, silu: bool) -> torch.Tensor:
     """The norm of x + shift, an addend of each image's channel that has no gradient; then SiLU, if asked for."""
-    if _fused(x) and norm.num_groups == kernels.GROUPS:
-        out: torch.Tensor = kernels.GroupNorm.apply(x, shift, norm.weight, norm.bias, norm.eps, silu)
+    if _fused(x) and norm.num_groups == GROUPS:
+        out: torch.Tensor = GroupNorm.apply(x, shift, norm.weight, norm.bias, norm.eps, silu)
         return out
     if shift is not None:
         x = x + shift[:, :, None, None]

@@ -121,9 +121,9 @@ def cannot_compile(dtype: Any) -> str | None:
     import torch
 
     try:
-        from kohya_trainer.acceleration import kernels
+        from kohya_trainer.acceleration.kernels.geglu import Geglu
 
-        kernels.Geglu.apply(torch.zeros((1, 64), dtype=dtype, device="cuda"))
+        Geglu.apply(torch.zeros((1, 64), dtype=dtype, device="cuda"))
     except Exception as error:
         return f"Triton compiles no kernel ({type(error).__name__}: {str(error).splitlines()[:1]})"
     return None

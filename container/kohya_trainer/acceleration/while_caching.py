@@ -100,7 +100,7 @@ def _ready(unet: Any, device: Any, dtype: str) -> None:
     try:
         import torch
 
-        from kohya_trainer.acceleration.kernels import compile_all
+        from kohya_trainer.acceleration.kernels.compile_all import compile_all
 
         with torch.cuda.device(device):
             compile_all(getattr(torch, dtype), device)

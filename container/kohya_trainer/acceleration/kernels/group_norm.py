@@ -1,7 +1,5 @@
-"""The U-Net's element-wise work in kernels of Triton, each of which reads and writes its tensors once.
-
-For frozen layers: normalisations have no gradients of their own weights. Sums are taken in fp32. Every kernel has its
-autograd function beside it; images lie in memory channels last, seen here as (images, pixels, channels).
+"""A group norm with the shift before it and the activation behind it; images lie in memory channels last, seen here as
+(images, pixels, channels).
 """
 
 # ruff: noqa: N803, constants of a kernel are written in capitals
@@ -12,137 +10,6 @@ import triton
 import triton.language as tl
 
 GROUPS = 32
-_INVERSE_ROOT_2 = tl.constexpr(0.7071067811865476)
-_INVERSE_ROOT_2_PI = tl.constexpr(0.3989422804014327)
-
-
-@triton.jit
-def _geglu(projected, out, width, SIZE: tl.constexpr):
-    row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * SIZE + tl.arange(0, SIZE)
-    inside = column < width
-    value = tl.load(projected + row * 2 * width + column, mask=inside).to(tl.float32)
-    gate = tl.load(projected + row * 2 * width + width + column, mask=inside).to(tl.float32)
-    gelu = 0.5 * gate * (1.0 + tl.erf(gate * _INVERSE_ROOT_2))
-    tl.store(out + row * width + column, value * gelu, mask=inside)
-
-
-@triton.jit
-def _geglu_backward(projected, gradient, out, width, SIZE: tl.constexpr):
-    row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * SIZE + tl.arange(0, SIZE)
-    inside = column < width
-    value = tl.load(projected + row * 2 * width + column, mask=inside).to(tl.float32)
-    gate = tl.load(projected + row * 2 * width + width + column, mask=inside).to(tl.float32)
-    given = tl.load(gradient + row * width + column, mask=inside).to(tl.float32)
-    below = 0.5 * (1.0 + tl.erf(gate * _INVERSE_ROOT_2))
-    slope = below + gate * _INVERSE_ROOT_2_PI * tl.exp(-0.5 * gate * gate)
-    tl.store(out + row * 2 * width + column, given * gate * below, mask=inside)
-    tl.store(out + row * 2 * width + width + column, given * value * slope, mask=inside)
-
-
-class Geglu(torch.autograd.Function):
-    """value · gelu(gate) of (…, value and gate) → (…, half as wide)."""
-
-    @staticmethod
-    def forward(ctx: Any, projected: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(projected)
-        width = projected.shape[-1] // 2
-        out = projected.new_empty((*projected.shape[:-1], width))
-        _geglu[(out.numel() // width, triton.cdiv(width, 1024))](projected, out, width, SIZE=1024)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
-        (projected,) = ctx.saved_tensors
-        width = projected.shape[-1] // 2
-        gradient, out = gradient.contiguous(), torch.empty_like(projected)
-        grid = (gradient.numel() // width, triton.cdiv(width, 1024))
-        _geglu_backward[grid](projected, gradient, out, width, SIZE=1024)
-        return out
-
-
-@triton.jit
-def _add_norm(
-    hidden, update, weight, bias, total, normed, means, inverses, width, epsilon,
-    ADDS: tl.constexpr, SIZE: tl.constexpr,
-):  # fmt: skip
-    row, column = tl.program_id(0).to(tl.int64), tl.arange(0, SIZE)
-    inside = column < width
-    x = tl.load(hidden + row * width + column, mask=inside, other=0.0)
-    if ADDS:
-        x = (
-            x.to(tl.float32) + tl.load(update + row * width + column, mask=inside, other=0.0).to(tl.float32)
-        ).to(x.dtype)
-        tl.store(total + row * width + column, x, mask=inside)
-    x = x.to(tl.float32)
-    mean = tl.sum(x, 0) / width
-    centred = tl.where(inside, x - mean, 0.0)
-    inverse = 1.0 / tl.sqrt(tl.sum(centred * centred, 0) / width + epsilon)
-    scale = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    shift = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(normed + row * width + column, centred * inverse * scale + shift, mask=inside)
-    tl.store(means + row, mean)
-    tl.store(inverses + row, inverse)
-
-
-@triton.jit
-def _add_norm_backward(
-    total, weight, means, inverses, of_total, of_normed, out, width,
-    ADDS: tl.constexpr, SIZE: tl.constexpr,
-):  # fmt: skip
-    row, column = tl.program_id(0).to(tl.int64), tl.arange(0, SIZE)
-    inside = column < width
-    inverse = tl.load(inverses + row)
-    x = tl.load(total + row * width + column, mask=inside, other=0.0).to(tl.float32)
-    given = tl.load(of_normed + row * width + column, mask=inside, other=0.0).to(tl.float32)
-    given = given * tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    standard = tl.where(inside, (x - tl.load(means + row)) * inverse, 0.0)
-    result = inverse * (given - tl.sum(given, 0) / width - standard * (tl.sum(given * standard, 0) / width))
-    if ADDS:
-        result += tl.load(of_total + row * width + column, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row * width + column, result, mask=inside)
-
-
-class AddNorm(torch.autograd.Function):
-    """(hidden, update) → their sum and its layer norm; without an update the sum is `hidden`."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: torch.Tensor,
-        update: torch.Tensor | None,
-        weight: torch.Tensor,
-        bias: torch.Tensor,
-        epsilon: float,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden = hidden.contiguous()
-        width = hidden.shape[-1]
-        rows = hidden.numel() // width
-        total = hidden if update is None else torch.empty_like(hidden)
-        normed = torch.empty_like(hidden)
-        means, inverses = hidden.new_empty((2, rows), dtype=torch.float32)
-        other = hidden if update is None else update.contiguous()
-        size = triton.next_power_of_2(width)
-        _add_norm[(rows,)](
-            hidden, other, weight, bias, total, normed, means, inverses, width, epsilon,
-            ADDS=update is not None, SIZE=size,
-        )  # fmt: skip
-        ctx.save_for_backward(total, weight, means, inverses)
-        ctx.adds, ctx.size = update is not None, size
-        if update is None:
-            total = hidden.view_as(hidden)
-        return total, normed
-
-    @staticmethod
-    def backward(ctx: Any, of_total: torch.Tensor | None, of_normed: torch.Tensor) -> tuple[Any, ...]:
-        total, weight, means, inverses = ctx.saved_tensors
-        out, of_normed = torch.empty_like(total), of_normed.contiguous()
-        has_total = of_total is not None
-        carried = of_normed if of_total is None else of_total.contiguous()
-        _add_norm_backward[(means.numel(),)](
-            total, weight, means, inverses, carried, of_normed, out,
-            total.shape[-1], ADDS=has_total, SIZE=ctx.size,
-        )  # fmt: skip
-        return out, out if ctx.adds else None, None, None, None
 
 
 @triton.jit
@@ -317,20 +184,3 @@ class GroupNorm(torch.autograd.Function):
             pixels, channels, **tiles,
         )  # fmt: skip
         return out, None, None, None, None, None
-
-
-def compile_all(dtype: torch.dtype, device: Any) -> None:
-    """Every kernel as the U-Net uses it: Triton compiles anew for other types, and for sizes that no 16 divides."""
-    rows = 64
-
-    def zeros(*shape: int) -> torch.Tensor:
-        return torch.zeros(shape, dtype=dtype, device=device, requires_grad=True)
-
-    Geglu.apply(zeros(rows, 2560)).sum().backward()
-    for width in (640, 1280):
-        for update in (None, zeros(rows, width)):
-            pair = AddNorm.apply(zeros(rows, width), update, zeros(width), zeros(width), 1e-5)
-            sum(part.sum() for part in pair).backward()
-    for silu in (True, False):
-        image = zeros(1, 320, 8, 8).contiguous(memory_format=torch.channels_last)
-        GroupNorm.apply(image, None, zeros(320), zeros(320), 1e-5, silu).sum().backward()
