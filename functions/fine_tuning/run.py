@@ -51,8 +51,13 @@ class Run:
 
     def retry(self, number: int) -> Run:
         """The same drop once more, as the run `<first run>-r<number>`; the first retry has the number 2."""
-        first = self.retries or self.run_id
+        first = self.first_run_id
         return replace(self, run_id=f"{first}-r{number}", retries=first)
+
+    @property
+    def first_run_id(self) -> str:
+        """Of this very drop: whose checkpoints are continued."""
+        return self.retries or self.run_id
 
     @property
     def dataset(self) -> str:
@@ -66,7 +71,7 @@ class Run:
     @property
     def checkpoint_prefix(self) -> str:
         """Where trainer states lie; every rung and every retry finds those of the runs before it there."""
-        return f"checkpoints/{self.retries or self.run_id}/"
+        return f"checkpoints/{self.first_run_id}/"
 
     @property
     def report_key(self) -> str:

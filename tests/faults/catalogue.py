@@ -31,6 +31,7 @@ STEPS = (
     "PlanRun",
     "ResolveImage",
     "ClaimIdentity",
+    "TakeOverLatents",
     "WatchTraining",
     "VerifyModel",
 )

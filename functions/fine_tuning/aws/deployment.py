@@ -11,6 +11,7 @@ from typing import Any
 from fine_tuning.aws.builds import Builds
 from fine_tuning.aws.executions import Executions
 from fine_tuning.aws.images import Images
+from fine_tuning.aws.latent_runs import LatentRuns
 from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
@@ -43,6 +44,10 @@ class Deployment:
     @cached_property
     def slots(self) -> SlotItem:
         return SlotItem(self.settings.run_table_name, self.settings.max_runs_in_flight)
+
+    @cached_property
+    def latent_runs(self) -> LatentRuns:
+        return LatentRuns(self.settings.run_table_name)
 
     @cached_property
     def mail(self) -> Mail:

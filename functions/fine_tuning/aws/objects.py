@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from fine_tuning.aws.sdk import client
@@ -22,10 +23,11 @@ _CHUNK = 4 * 1024 * 1024  # bytes
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object below a prefix. Size in bytes."""
+    """An object below a prefix. Size in bytes; `modified`: when it was written."""
 
     key: str
     size: int
+    modified: datetime
 
 
 class Objects:
@@ -75,6 +77,12 @@ class Objects:
         with self._asked(f"write {self._uri(key)}", key):
             self._s3.put_object(Bucket=self.bucket, Key=key, Body=content, ContentType=content_type)
 
+    def copy(self, source: str, target: str) -> None:
+        """Within S3, of at most 5 GB."""
+        with self._asked(f"copy {self._uri(source)}", source):
+            origin: Any = {"Bucket": self.bucket, "Key": source}
+            self._s3.copy_object(Bucket=self.bucket, Key=target, CopySource=origin)
+
     def write_document(self, key: str, document: Any) -> None:
         text = json.dumps(document, indent=1, ensure_ascii=False)
         self.write(key, text.encode(), "application/json")
@@ -82,7 +90,11 @@ class Objects:
     def list_below(self, prefix: str) -> list[StoredObject]:
         with self._asked(f"list {self._uri(prefix)}", prefix):
             pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-            return [StoredObject(o["Key"], o["Size"]) for page in pages for o in page.get("Contents", ())]
+            return [
+                StoredObject(o["Key"], o["Size"], o["LastModified"])
+                for page in pages
+                for o in page.get("Contents", ())
+            ]
 
     def list_dataset(self, prefix: str) -> list[ListedObject]:
         """The current version of every object below the prefix, with its version id.

@@ -18,6 +18,7 @@ def client(service: str) -> Any:
 
     # `total` counts the first attempt; botocore's `max_attempts` does not.
     retries: Any = {"mode": "standard", "total_max_attempts": 3}
-    config = Config(retries=retries, connect_timeout=3, read_timeout=8)
+    # Of what asks in several threads; a connection is made when it is needed.
+    config = Config(retries=retries, connect_timeout=3, read_timeout=8, max_pool_connections=32)
     # boto3's overloads know each service by a literal name; here the name is a variable.
     return boto3.client(service, config=config)  # type: ignore[call-overload]

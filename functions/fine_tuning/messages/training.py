@@ -91,7 +91,8 @@ _WAITED_FOR = {
 def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Message:
     """With the warnings: a misspelt option that trains at its default is seen before the GPU is paid for.
 
-    `facts`: `{"plan", "rung"?: {"number", "of"}}`; the plan's instance is the rung's.
+    `facts`: `{"plan", "rung"?: {"number", "of"}, "latents"?: {"images", "of", "runs"}}`; the plan's instance is the
+    rung's.
     """
     plan, rung = facts["plan"], facts.get("rung")
     findings = in_order(Finding.from_document(document) for document in report["findings"])
@@ -106,6 +107,7 @@ def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Me
             f"Quote: {duration(plan['estimated_seconds'])}, {money(plan['estimated_cost_usd'])}",
             *_range(plan, report.get("quote")),
             *(f"Recipe: {finding.message}" for finding in findings if finding.code == "recipe-chosen"),
+            *_latents(facts.get("latents")),
             f"Limit: the job is ended after {duration(plan['max_runtime_seconds'])}",
             f"Run: {run.run_id}",
         ],
@@ -126,6 +128,15 @@ def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Me
         instance_type=plan["instance_type"],
         cost_usd=plan["estimated_cost_usd"],
     )
+
+
+def _latents(taken: Mapping[str, Any] | None) -> list[str]:
+    """Images that need not be encoded again."""
+    if not taken or not taken["images"]:
+        return []
+    return [
+        f"Latents: {taken['images']} of {counted(taken['of'], 'image')} from {' and '.join(taken['runs'])}"
+    ]
 
 
 def _range(plan: Mapping[str, Any], quoted: Mapping[str, Any] | None) -> list[str]:

@@ -17,7 +17,7 @@ def retry(run_id: str, records: RunRecords, executions: Executions) -> dict[str,
     Raises NotRetriableError where the newest run of that drop is under way, has a model, or was not accepted.
     """
     asked = Run.from_payload(records.find(run_id))
-    first = asked.retries or asked.run_id
+    first = asked.first_run_id
     newest, number = records.find(first), 2
     while (record := records.get(asked.retry(number).run_id)) is not None:
         newest, number = record, number + 1

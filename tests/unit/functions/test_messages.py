@@ -196,6 +196,14 @@ CASES: dict[str, Callable[[], Message]] = {
             ]
         },
     ),
+    "started-with-latents": lambda: messages.started(
+        RUN,
+        {
+            "plan": PLAN,
+            "latents": {"images": 117, "of": 120, "runs": ["cats-ba9876543210", "cats-000000000000"]},
+        },
+        {"findings": []},
+    ),
     "started-with-warnings": lambda: messages.started(RUN, {"plan": PLAN, "image": IMAGE}, warnings(12)),
     "progress": lambda: messages.progress(RUN, {"observation": HALFWAY, "milestone": 50}),
     "completed": lambda: messages.completed(RUN, VERIFIED, PLAN),
