@@ -6,7 +6,7 @@ with `"recipe": {"scale_batch": false}` keeps the preset's; docs/benchmarks.md c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fine_tuning import instances, learning, recipe
@@ -23,8 +23,13 @@ def choose(
     filled: Sequence[Bucket],
     epochs: int,
     instance_types: Sequence[str],
+    seconds_per_step: Callable[[Mapping[str, Any]], float],
 ) -> dict[str, Any]:
-    """The options that take the preset's place; none where the memory of an instance's GPU is not known."""
+    """The options that take the preset's place; none where the memory of an instance's GPU is not known.
+
+    Args:
+        seconds_per_step: with given options, on the first of the instances.
+    """
     found = [instances.find(name) for name in instance_types]
     known = [instance for instance in found if instance]
     if not wishes.scale_batch or len(known) < len(found):
@@ -32,7 +37,7 @@ def choose(
     least = recipe.Gpus(max(one.gpus for one in known), min(one.memory_gib for one in known))
     shown = [learning.Filled(bucket.size[0] * bucket.size[1], bucket.images) for bucket in filled]
     rate = wishes.scale_learning_rate
-    return learning.learning(values, by_user, shown, epochs, least, known[0].gpu, rate).settings
+    return learning.learning(values, by_user, shown, epochs, least, seconds_per_step, rate).settings
 
 
 def told(before: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[Finding]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fine_tuning.recipe import Choice, Gpus, Recipe, fits, seconds_per_step
+from fine_tuning.recipe import Choice, Gpus, Recipe, fits
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
 # A preset's batch is raised at most so far, the rate by the growth to this power, and no run to fewer steps: so far
@@ -45,7 +45,7 @@ def learning(
     buckets: Sequence[Filled],
     epochs: float,
     gpus: Gpus,
-    kind: str,
+    seconds_per_step: Callable[[Mapping[str, Any]], float],
     scale_learning_rate: bool = True,
 ) -> Recipe:
     """Images a step and the learning rate.
@@ -56,7 +56,7 @@ def learning(
         epochs: how often every image is shown; images seen stay what they are.
         gpus: the least memory of any GPU that the run may be given. Several multiply the images of a step by
             themselves, so that the batch stays.
-        kind: the class of speed.json of the GPU that is tried first; a larger batch must be faster there.
+        seconds_per_step: with given options, on the instance that is tried first; a larger batch must be faster there.
 
     With a batch k times as large the rate grows by k^0.75: more than √k, which is right where the gradient's noise
     decides (Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms"), because fewer
@@ -65,7 +65,7 @@ def learning(
     if BELONG_TO_THE_BATCH & chosen_by_user or not _is_adam(options) or gpus.count > 1:
         return Recipe(())
     kept = "gradient_checkpointing" in chosen_by_user and not options.get("gradient_checkpointing")
-    batch = _larger_batch(options, buckets, epochs, gpus.memory_gib, kind, 0.0 if kept else 1.0)
+    batch = _larger_batch(options, buckets, epochs, gpus.memory_gib, seconds_per_step, 0.0 if kept else 1.0)
     if batch is None:
         return Recipe(())
     accumulation = int(options.get("gradient_accumulation_steps", 1))
@@ -87,7 +87,7 @@ def _larger_batch(
     buckets: Sequence[Filled],
     epochs: float,
     memory: float,
-    kind: str,
+    seconds_per_step: Callable[[Mapping[str, Any]], float],
     again: float,
 ) -> int | None:
     """The largest that is not too large, None where none pays."""
@@ -99,8 +99,10 @@ def _larger_batch(
     def batches(batch: int) -> int:
         return sum(math.ceil(bucket.images / batch) for bucket in buckets)
 
-    def seconds(batch: int) -> float:
-        return batches(batch) * seconds_per_step(batch, pixels, again, kind, "plain")
+    def seconds(batch: int, together: int = 1) -> float:
+        """Of an epoch."""
+        changed = {**options, "train_batch_size": batch, "gradient_accumulation_steps": together}
+        return batches(batch) / together * seconds_per_step(changed)
 
     possible = (
         batch
@@ -109,7 +111,7 @@ def _larger_batch(
         and images * epochs >= LEAST_STEPS * batch
         and images >= LEAST_FILLED * batches(batch) * batch
         and fits(options, batch, pixels, again, memory)
-        and seconds(batch) <= MOST_OF_THE_TIME * seconds(own)
+        and seconds(batch) <= MOST_OF_THE_TIME * seconds(own, accumulation)
     )
     return max(possible, default=None)
 

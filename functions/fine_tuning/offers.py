@@ -12,10 +12,11 @@ from fine_tuning.configuration import Configuration
 from fine_tuning.findings import Finding, error, note, warning
 from fine_tuning.ladder import Offer
 from fine_tuning.limits import Limits, budget
-from fine_tuning.manifest import Manifest, RecipeWishes
+from fine_tuning.manifest import Manifest
 from fine_tuning.quote import Quote
 from fine_tuning.run import MANIFEST_NAME
 from fine_tuning.schedule import Schedule, schedule
+from fine_tuning.speed import step_time
 
 
 def offers(
@@ -67,19 +68,29 @@ def offers(
 
 
 def fitted(
+    manifest: Manifest,
     configuration: Configuration,
-    wishes: RecipeWishes,
     filled: Sequence[buckets.Bucket],
-    instance_types: Sequence[str],
+    resolution: buckets.Size,
+    limits: Limits,
     kept: Mapping[str, Any] | None = None,
 ) -> tuple[Configuration, list[Finding]]:
-    """The recipe that uses the smallest of these GPUs well, or is made to fit it; what the user set stays.
+    """The recipe that uses the smallest GPU of the ladder well, or is made to fit it; what the user set stays.
 
     Args:
         kept: what was chosen for the run that is retried; it is chosen again.
     """
+    instance_types = manifest.instance_types or limits.instance_types
     by_user = frozenset(name for layer in configuration.layers[:2] for name in layer)
     values = configuration.values
+    first = instances.find(instance_types[0])
+
+    pixels = max(bucket.size[0] * bucket.size[1] for bucket in filled)
+
+    def seconds_per_step(options: Mapping[str, Any]) -> float:
+        trained, _ = memory_fit.adapt(options, by_user, pixels, instance_types)
+        return step_time(trained, resolution, first, by_user, limits.kohya_version).expected
+
     per_epoch = buckets.batches(filled, values.get("train_batch_size", 1))
     # As many as with the preset's batch: images seen stay what they are.
     epochs = schedule(
@@ -90,8 +101,9 @@ def fitted(
     )[0].epochs
     chosen = kept
     if chosen is None:
-        chosen = larger_batch.choose(values, by_user, wishes, filled, epochs, instance_types)
-    pixels = max(bucket.size[0] * bucket.size[1] for bucket in filled)
+        chosen = larger_batch.choose(
+            *(values, by_user, manifest.recipe, filled, epochs, instance_types), seconds_per_step
+        )
     changed, told = memory_fit.adapt({**values, **chosen}, by_user, pixels, instance_types)
     found = replace(configuration, values=changed, chosen=dict(chosen), epochs=epochs if chosen else None)
     return found, [*larger_batch.told(values, chosen), *told]

@@ -102,8 +102,7 @@ def _decide(
     limits: Limits,
     recipe: Mapping[str, Any] | None,
 ) -> Decision:
-    instance_types = manifest.instance_types or limits.instance_types
-    configuration, told = fitted(configuration, manifest.recipe, filled, instance_types, recipe)
+    configuration, told = fitted(manifest, configuration, filled, options.resolution, limits, recipe)
     images = sum(len(folder.images) for folder in layout.folders)
     offered = offers(manifest, configuration, filled, images, options.resolution, limits)
     kept, said = ladder.choose(offered)

@@ -15,19 +15,11 @@ from fine_tuning import instances, recipe
 from fine_tuning.buckets import Size
 from fine_tuning.instances import Prices
 from fine_tuning.own_runs import Correction
+from fine_tuning.speed import gpu_of, step_time
 
 _RUNTIME_MARGIN = 2
 _RUNTIME_ALLOWANCE_SECONDS = 30 * 60
 _MEASURED_GPU = "H200"
-# Where the whole trainer was timed with the fast U-Net (`whole_trainer_measured` in speed.json, batch 16), it is
-# expected; what must hold (budget, time limits) rests on the trainer's own, which trains where the fast one is refused.
-_FAST_GPUS = ("H100", "H200")
-_FAST_VERSION = "v25.2.2"
-_FAST_PRECISIONS = ("bf16", "fp16")
-_REFUSED_BY_FAST = (
-    *("xformers", "mem_eff_attn", "fp8_base", "fp8_base_unet"),
-    *("network_args", "network_dropout", "dim_from_weights"),
-)
 
 
 @dataclass(frozen=True)
@@ -105,15 +97,10 @@ def quote(
     prices = prices or Prices()
     figures = instances.figures()
     instance = instances.find(instance_type)
-    gpu = instance.gpu if instance else "A10G"  # the slowest of the table
+    gpu = gpu_of(instance)
     pixels = resolution[0] * resolution[1]
     caching = images * figures["caching_seconds_per_image"] * _slower(gpu) * pixels / 2**20
-    own_per_step = _seconds_per_step(config, pixels, gpu)
-    per_step = own_per_step
-    is_fast = instance is not None and kohya_version == _FAST_VERSION and _may_be_fast(config, gpu)
-    if is_fast and instance is not None:
-        again = _computed_again(config, by_user, pixels, instance.memory_gib)
-        per_step = min(own_per_step, _seconds_per_step(config, pixels, gpu, "fast", again))
+    step = step_time(config, resolution, instance, by_user, kohya_version)
     fixed = figures["start_up_seconds"] + caching
     correction = (corrections or {}).get(gpu) if instance else None
     ratio = correction.ratio if correction else 1.0
@@ -122,24 +109,24 @@ def quote(
         if correction
         else figures["uncertainty"]["measured" if gpu == _MEASURED_GPU and instance else "scaled"]
     )
-    seconds, own_seconds = ((fixed + steps * each) * ratio for each in (per_step, own_per_step))
+    seconds, own_seconds = ((fixed + steps * each) * ratio for each in (step.expected, step.own))
     price, spot_price = prices.on_demand(instance_type), prices.spot(instance_type)
     return Quote(
         instance_type=instance_type,
         seconds=round(seconds),
         least_seconds=round(seconds * low),
         most_seconds=round(own_seconds * high),
-        table_seconds=round(fixed + steps * per_step),
+        table_seconds=round(fixed + steps * step.expected),
         fixed_seconds=round(fixed * ratio),
         own_seconds=round(own_seconds),
-        seconds_per_step=round(per_step * ratio, 3),
-        own_seconds_per_step=round(own_per_step * ratio, 3),
+        seconds_per_step=round(step.expected * ratio, 3),
+        own_seconds_per_step=round(step.own * ratio, 3),
         cost_usd=None if price is None else round(seconds / 3600 * price, 2),
         spot_cost_usd=None if spot_price is None else round(seconds / 3600 * spot_price, 2),
         usd_per_hour=price,
         assumed=(
             _about_speed(instance is not None, gpu, correction),
-            *_about_fast(is_fast, own_seconds),
+            *_about_fast(step.is_fast, own_seconds),
             *_about_prices(instance_type, prices),
         ),
     )
@@ -180,39 +167,6 @@ def max_runtime_seconds(quoted: Quote, limit: int, budget_usd: float | None) -> 
     if budget_usd is None or not quoted.usd_per_hour:
         return seconds
     return min(seconds, math.floor(budget_usd / quoted.usd_per_hour * 3600))
-
-
-def _may_be_fast(config: Mapping[str, Any], gpu: str) -> bool:
-    """Whether kohya_trainer.acceleration takes such a recipe, and was timed on such a GPU."""
-    return (
-        gpu in _FAST_GPUS
-        and bool(config.get("network_train_unet_only"))
-        and config.get("network_module", "networks.lora") == "networks.lora"
-        and config.get("mixed_precision") in _FAST_PRECISIONS
-        and not any(config.get(name) for name in _REFUSED_BY_FAST)
-    )
-
-
-def _computed_again(
-    config: Mapping[str, Any], by_user: frozenset[str], pixels: int, memory_gib: float
-) -> float:
-    """As the container chooses it for the fast U-Net."""
-    if "gradient_checkpointing" in by_user:
-        return 1.0 if config.get("gradient_checkpointing") else 0.0
-    return recipe.computed_again(config, int(config.get("train_batch_size", 1)), pixels, memory_gib)
-
-
-def _seconds_per_step(
-    config: Mapping[str, Any], pixels: int, gpu: str, execution: str = "plain", again: float | None = None
-) -> float:
-    batch = int(config.get("train_batch_size", 1))
-    if again is None:
-        again = 1.0 if config.get("gradient_checkpointing") else 0.0
-    seconds = recipe.seconds_per_step(batch, pixels, again, gpu, execution)
-    seconds *= int(config.get("gradient_accumulation_steps", 1))
-    if not config.get("network_train_unet_only"):
-        seconds *= instances.figures()["factor_text_encoders"]
-    return seconds
 
 
 def _slower(gpu: str) -> float:

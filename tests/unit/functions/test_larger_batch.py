@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import pytest
 
-from fine_tuning import plan
+from fine_tuning import instances, plan
 from fine_tuning.manifest import Manifest
 from fine_tuning.plan import Decision
 from tests.functions_data import RUN, file
@@ -44,6 +45,33 @@ def test_plan_steps_buckets_and_quote_are_those_of_the_larger_batch() -> None:
     )
     assert [bucket["batches"] for bucket in plan.report(grown)["plan"]["buckets"]] == [53, 25]
     assert grown.quote.seconds < before.quote.seconds
+
+
+SIDES = (512, 1024, 1536)
+SINGLE_GPUS = sorted({one.gpu: one.name for one in reversed(instances.known()) if one.gpus == 1}.values())
+
+
+@pytest.mark.parametrize("preset", ["sdxl-character", "sdxl-style", "sdxl-object"])
+@pytest.mark.parametrize("name", SINGLE_GPUS)
+def test_wherever_a_batch_grows_the_quote_of_its_steps_shrinks_by_a_tenth(preset: str, name: str) -> None:
+    for side, images in itertools.product(SIDES, (12, 40, 100)):
+        files = [file(f"10_x/{n}.{kind}", side, side) for n in range(images) for kind in ("jpg", "txt")]
+        keys = {"preset": preset, "instance_types": [name], "config": {"resolution": f"{side},{side}"}}
+        grown, before = decide(files, **keys), decide(files, **keys, **KEPT)
+        if grown.plan is None or before.quote is None or grown.quote is None:
+            continue  # too large for this GPU
+        of_steps = [quoted.seconds - quoted.fixed_seconds for quoted in (grown.quote, before.quote)]
+        if grown.plan["recipe"]:
+            assert of_steps[0] <= 0.9 * of_steps[1] + 1, (side, images)
+        else:
+            assert of_steps[0] == of_steps[1]
+
+
+@pytest.mark.parametrize(("preset", "side"), [("sdxl-character", 1536), ("sdxl-object", 1536)])
+def test_a_batch_that_only_the_trainers_own_unet_would_gain_by_is_not_chosen(preset: str, side: int) -> None:
+    files = [file(f"10_x/{n}.{kind}", side, side) for n in range(40) for kind in ("jpg", "txt")]
+    decision = decide(files, preset=preset, config={"resolution": f"{side},{side}"})
+    assert config(decision)["train_batch_size"] == 4
 
 
 def test_what_was_chosen_is_told_with_the_way_back() -> None:

@@ -1,6 +1,7 @@
 """What the rule for images a step and the learning rate decides."""
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,17 @@ def square(images: int) -> list[Filled]:
     return [Filled(MEGAPIXEL, images)]
 
 
+def recomputed_on(kind: str) -> Callable[[Mapping[str, Any]], float]:
+    """Seconds of a step of the trainer's own U-Net that computes everything again."""
+    return lambda options: (
+        options.get("gradient_accumulation_steps", 1)
+        * recipe.seconds_per_step(options["train_batch_size"], MEGAPIXEL, 1.0, kind, "plain")
+    )
+
+
 def learned(options: dict[str, Any], *by_user: str, **changed: Any) -> dict[str, Any]:
-    given = {"buckets": square(640), "epochs": 10, "gpus": Gpus(1, 22.0), "kind": "H100", **changed}
+    slow = recomputed_on("H100")
+    given = {"buckets": square(640), "epochs": 10, "gpus": Gpus(1, 22.0), "seconds_per_step": slow, **changed}
     return learning.learning(options, frozenset(by_user), **given).settings
 
 
@@ -81,9 +91,28 @@ def test_several_gpus_multiply_the_images_of_a_step_by_themselves() -> None:
 
 @pytest.mark.parametrize("kind", sorted(GPUS))
 def test_a_batch_grows_only_where_that_saves_time(kind: str) -> None:
-    before, after = (64 // n * recipe.seconds_per_step(n, MEGAPIXEL, 1.0, kind, "plain") for n in (4, 8))
-    assert (learned(CHARACTER, kind=kind) != {}) is (after <= 0.9 * before)
-    assert (learned(CHARACTER, kind=kind) != {}) is (kind in ("H100", "H200"))
+    seconds = recomputed_on(kind)
+    before, after = (64 // n * seconds({"train_batch_size": n}) for n in (4, 8))
+    assert (learned(CHARACTER, seconds_per_step=seconds) != {}) is (after <= 0.9 * before)
+    assert (learned(CHARACTER, seconds_per_step=seconds) != {}) is (kind in ("H100", "H200"))
+
+
+def test_a_batch_that_saves_less_than_a_tenth_of_the_given_seconds_is_not_chosen() -> None:
+    for of_eight, batch in ((1.79, 8), (1.81, 6)):
+        seconds = {4: 1.0, 6: 1.2, 8: of_eight}
+        chosen = learned(
+            CHARACTER, seconds_per_step=lambda options, of=seconds: of[options["train_batch_size"]]
+        )
+        assert chosen["train_batch_size"] == batch
+
+
+def test_what_an_accumulated_step_takes_is_held_against_all_of_its_images() -> None:
+    options = {**CHARACTER, "train_batch_size": 2, "gradient_accumulation_steps": 2}
+
+    def seconds(of: Mapping[str, Any]) -> float:
+        return 1.0 if of["gradient_accumulation_steps"] == 2 else 1.79
+
+    assert learned(options, seconds_per_step=seconds)["train_batch_size"] == 8
 
 
 @pytest.mark.parametrize("optimizer", ["Prodigy", "DAdaptAdam", "Adafactor", "AdamWScheduleFree", "Lion"])
@@ -94,6 +123,6 @@ def test_optimizers_for_which_the_rule_was_not_made_keep_their_batch(optimizer: 
 
 
 def test_every_choice_has_a_reason() -> None:
-    chosen = learning.learning(CHARACTER, NOBODY, square(640), 10, Gpus(1, 22.0), "H100")
+    chosen = learning.learning(CHARACTER, NOBODY, square(640), 10, Gpus(1, 22.0), recomputed_on("H100"))
     assert all(choice.reason for choice in chosen.choices)
     assert len(chosen.lines()) == len(chosen.choices) > 0

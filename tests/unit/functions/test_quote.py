@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fine_tuning import instances, own_runs, quote, recipe
+from fine_tuning import instances, own_runs, quote, recipe, speed
 from fine_tuning.errors import ConfigurationError
 from fine_tuning.instances import Prices
 from fine_tuning.own_runs import Correction
@@ -55,7 +55,7 @@ def fast_or_not(name: str, **config: Any) -> Quote:
 def test_the_fast_unet_is_quoted_within_a_tenth_of_what_the_whole_trainer_took(row: dict[str, Any]) -> None:
     seconds = recipe.seconds_per_step(row["batch"], 2**20, row["again"], row["gpu"], "fast")
     assert seconds == pytest.approx(row["seconds_per_step"], rel=0.1)
-    assert row["gpu"] in quote._FAST_GPUS
+    assert row["gpu"] in speed.FAST_GPUS
 
 
 @pytest.mark.parametrize("name", ["ml.p5.4xlarge", "ml.p5en.48xlarge"])

@@ -1,0 +1,99 @@
+"""What a step takes on an instance: with the trainer's own U-Net, and with the fast one where that is expected.
+
+recipe.py has the model and speed.json its figures; a quote and the choice of a larger batch both ask here, so that what
+is chosen for its time is quoted with that time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fine_tuning import instances, recipe
+from fine_tuning.buckets import Size
+from fine_tuning.instances import Instance
+
+# Where the whole trainer was timed with the fast U-Net (`whole_trainer_measured` in speed.json, batch 16), it is
+# expected; what must hold (budget, time limits) rests on the trainer's own, which trains where the fast one is refused.
+FAST_GPUS = ("H100", "H200")
+_FAST_VERSION = "v25.2.2"
+_FAST_PRECISIONS = ("bf16", "fp16")
+_REFUSED_BY_FAST = (
+    *("xformers", "mem_eff_attn", "fp8_base", "fp8_base_unet"),
+    *("network_args", "network_dropout", "dim_from_weights"),
+)
+_SLOWEST_GPU = "A10G"
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of an optimizer step.
+
+    Attributes:
+        own: with the trainer's own U-Net.
+        expected: with the one that is expected; `is_fast` where that is the fast one.
+    """
+
+    own: float
+    expected: float
+    is_fast: bool
+
+
+def step_time(
+    config: Mapping[str, Any],
+    resolution: Size,
+    instance: Instance | None,
+    by_user: frozenset[str] = frozenset(),
+    kohya_version: str | None = None,
+) -> StepTime:
+    """The time of a step with a batch on each GPU.
+
+    Args:
+        config: resolved options; batch size, what is trained and checkpointing decide about the speed.
+        resolution: (width, height) that buckets are made for; work grows with its area.
+        instance: None where it is not in the table; the slowest GPU there is taken.
+        by_user: options that the user set.
+        kohya_version: the image's; None expects the trainer's own U-Net.
+    """
+    gpu = gpu_of(instance)
+    pixels = resolution[0] * resolution[1]
+    own = _seconds(config, pixels, gpu, 1.0 if config.get("gradient_checkpointing") else 0.0, "plain")
+    if instance is None or kohya_version != _FAST_VERSION or not _may_be_fast(config, gpu):
+        return StepTime(own, own, False)
+    again = _computed_again(config, by_user, pixels, instance.memory_gib)
+    return StepTime(own, min(own, _seconds(config, pixels, gpu, again, "fast")), True)
+
+
+def gpu_of(instance: Instance | None) -> str:
+    """The class of speed.json."""
+    return instance.gpu if instance else _SLOWEST_GPU
+
+
+def _may_be_fast(config: Mapping[str, Any], gpu: str) -> bool:
+    """Whether kohya_trainer.acceleration takes such a recipe, and was timed on such a GPU."""
+    return (
+        gpu in FAST_GPUS
+        and bool(config.get("network_train_unet_only"))
+        and config.get("network_module", "networks.lora") == "networks.lora"
+        and config.get("mixed_precision") in _FAST_PRECISIONS
+        and not any(config.get(name) for name in _REFUSED_BY_FAST)
+    )
+
+
+def _computed_again(
+    config: Mapping[str, Any], by_user: frozenset[str], pixels: int, memory_gib: float
+) -> float:
+    """As the container chooses it for the fast U-Net."""
+    if "gradient_checkpointing" in by_user:
+        return 1.0 if config.get("gradient_checkpointing") else 0.0
+    return recipe.computed_again(config, int(config.get("train_batch_size", 1)), pixels, memory_gib)
+
+
+def _seconds(config: Mapping[str, Any], pixels: int, gpu: str, again: float, execution: str) -> float:
+    batch = int(config.get("train_batch_size", 1))
+    seconds = recipe.seconds_per_step(batch, pixels, again, gpu, execution)
+    seconds *= int(config.get("gradient_accumulation_steps", 1))
+    if not config.get("network_train_unet_only"):
+        seconds *= instances.figures()["factor_text_encoders"]
+    return seconds
