@@ -59,7 +59,7 @@ class Deployer:
         commit = push(account, stack.outputs)
         uri = wait_for_image(account, stack.outputs, commit, lambda line: None).uri
         # Later it would be among the mails that a test counts.
-        eventually(lambda: len(self._told(stack)) > told, "the mail of the built image", 30)
+        eventually(lambda: len(self._told(stack)) > told, "the mail of the built image")
         return uri
 
     def _told(self, stack: Stack) -> list[str]:

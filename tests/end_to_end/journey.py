@@ -102,7 +102,7 @@ class Stack:
         )["Items"]
         return sorted(items, key=lambda item: item["created_at"])
 
-    def record(self, prefix: str, status: set[str] | None = None, seconds: float = 90) -> dict[str, Any]:
+    def record(self, prefix: str, status: set[str] | None = None, seconds: float = 240) -> dict[str, Any]:
         """The dataset's newest run once it has one of the statuses (default: a final one that a mail has told of)."""
         wanted = FINAL if status is None else status
 
@@ -138,7 +138,7 @@ class Stack:
 
     def mail(self, run_id: str, kind: str) -> str:
         """The body of the one mail of a kind; waits for it."""
-        (mail,) = eventually(lambda: self.mails(run_id, kind), f"a mail {kind} of {run_id}", 20)
+        (mail,) = eventually(lambda: self.mails(run_id, kind), f"a mail {kind} of {run_id}")
         return str(mail.get_content())
 
     def training_jobs(self, run_id: str) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ def test_an_alarm_whose_metric_crosses_its_threshold_is_mailed(stack: Stack, pat
     stack.client("cloudwatch").put_metric_data(Namespace=alarm["Namespace"], MetricData=[datum])
     assert _alarm(stack, pattern)["StateValue"] == "ALARM"
     subject = f'ALARM: "{alarm["AlarmName"]}" in us-east-1'
-    eventually(lambda: subject in stack.alarm_mails(), f"the mail {subject}", 10)
+    eventually(lambda: subject in stack.alarm_mails(), f"the mail {subject}")
 
 
 def test_a_run_that_ended_is_a_metric_that_its_alarm_could_watch(stack: Stack) -> None:
@@ -49,4 +49,4 @@ def test_a_run_that_ended_is_a_metric_that_its_alarm_could_watch(stack: Stack) -
         )
         return {d["Value"] for one in listed for d in one["Dimensions"] if d["Name"] == outcome["Name"]}
 
-    eventually(lambda: "REJECTED" in outcomes(), "the metric of the rejected run", 10)
+    eventually(lambda: "REJECTED" in outcomes(), "the metric of the rejected run")

@@ -58,7 +58,7 @@ def test_the_life_of_the_image(
     files = dataset(2)
     late = files.popitem()
     prefix = stack.drop("before-the-image", files, quick_manifest(files=[{"path": late[0]}]))
-    eventually(lambda: _asked_for_source(stack), "a mail that asks for the source", 30)
+    eventually(lambda: _asked_for_source(stack), "a mail that asks for the source")
     stack.put(prefix + late[0], late[1])
     record = stack.record(prefix)
     assert record["status"] == "FAILED"
@@ -106,7 +106,7 @@ def test_the_life_of_the_image(
     # A broken buildspec on main is mailed, and the image that was there still serves
     broken = "version: 0.2\nphases:\n  build:\n    commands:\n      - exit 3\n"
     source.push_change(clone, "main", "buildspec.yml", broken)
-    told = eventually(lambda: stack.mails(kind="image-failed"), "a mail about the failed build", 30)
+    told = eventually(lambda: stack.mails(kind="image-failed"), "a mail about the failed build")
     assert "Phase: BUILD" in told[0].get_content()
     assert "exit 3" in told[0].get_content()
     prefix = stack.drop("with-the-old-image", dataset(2), quick_manifest())

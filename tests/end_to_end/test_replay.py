@@ -56,7 +56,7 @@ def test_a_push_that_started_no_build_is_built_after_a_replay(
     before = source.builds(stack)
     with without(stack, "ImageBuildRuleRole", "StartTheBuild"):
         source.push_change(clone, "main", "replayed.txt", "x")
-        eventually(lambda: _letters(deployer, "image-source") >= 1, "a dead letter", 20)
+        eventually(lambda: _letters(deployer, "image-source") >= 1, "a dead letter")
     assert source.builds(stack) == before
     assert replay.run(deployer.account, ["image-source"], dry_run=False) == 0
     assert len(source.builds(stack)) > len(before)

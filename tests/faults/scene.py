@@ -19,7 +19,7 @@ from tests.end_to_end.journey import REGION, Stack, dataset, eventually, quick_m
 from tests.faults.invariants import Evidence, is_over, violations
 
 # Of a machine that has more to do; a run takes 5 to 40 seconds.
-SECONDS_TO_END = 180.0
+SECONDS_TO_END = 300.0
 # Longer than Lambda waits before it repeats an invocation by an event: whatever is told twice is told by then.
 SECONDS_OF_SILENCE = 2.0
 COMPLETED = frozenset({"COMPLETED"})
