@@ -82,3 +82,25 @@ def keep_latents(strategy_sd: Any, folder: Path, contents: Mapping[str, str]) ->
 
     strategy.get_latents_npz_path = path_of
     strategy.save_latents_to_disk = save_whole
+
+
+def draw_latents_apart(train_util: Any, torch: Any) -> None:
+    """Encoding draws from the generator that the training's noise comes from. It is set back, so that a run whose
+    latents are found learns with the noise of one that encodes them.
+
+    On a GPU that generator alone: what is made of the CPU's meanwhile is not latents (acceleration/while_caching.py).
+    """
+    cache = train_util.DatasetGroup.new_cache_latents
+
+    @wraps(cache)
+    def cached(group: Any, model: Any, accelerator: Any) -> None:
+        device = accelerator.device
+        on_gpu = device.type == "cuda"
+        before = torch.cuda.get_rng_state(device) if on_gpu else torch.get_rng_state()
+        cache(group, model, accelerator)
+        if on_gpu:
+            torch.cuda.set_rng_state(before, device)
+        else:
+            torch.set_rng_state(before)
+
+    train_util.DatasetGroup.new_cache_latents = cached

@@ -15,7 +15,7 @@ from typing import Any
 from kohya_trainer.hooks.data_order import keep_order
 from kohya_trainer.hooks.loop_follower import LoopFollower
 from kohya_trainer.hooks.processes import loaded_torch
-from kohya_trainer.kept_latents import keep_latents
+from kohya_trainer.kept_latents import draw_latents_apart, keep_latents
 from kohya_trainer.orders import Orders
 
 
@@ -25,10 +25,13 @@ def install_hooks(orders: Orders) -> None:
     follower = LoopFollower(orders)
     _follow_loop(train_util, follower)
     _number_by_the_run(train_util, follower)
+    torch = loaded_torch()
     if orders.latents:
         strategy_sd = importlib.import_module("library.strategy_sd")
         keep_latents(strategy_sd, Path(orders.latents), orders.contents)
-    if torch := loaded_torch():
+        if torch:
+            draw_latents_apart(train_util, torch)
+    if torch:
         keep_order(train_util, torch)
 
 
