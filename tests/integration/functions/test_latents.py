@@ -13,6 +13,7 @@ from botocore.awsrequest import AWSResponse
 
 from fine_tuning.aws import deployment, sdk
 from fine_tuning.run import Run
+from fine_tuning.steps import taking_over_latents
 from tests.functions_data import BUCKET
 from tests.integration.functions.conftest import Stack
 
@@ -136,6 +137,12 @@ def test_a_repeated_invocation_finds_what_is_there_and_forgets_no_run(stack: Sta
     stack.s3.delete_object(Bucket=BUCKET, Key=stack.keys(f"{second.checkpoint_prefix}latents/")[0])
 
     assert start(stack, second) == {"images": 1, "of": 3, "runs": [first.run_id]}
+    (item,) = [
+        each
+        for each in stack.dynamodb.scan(TableName="runs")["Items"]
+        if each["run_id"]["S"].startswith("latents#")
+    ]
+    assert (item["newest"]["S"], item["earlier"]["S"]) == (second.run_id, first.run_id)
     assert start(stack, third) == {"images": 3, "of": 3, "runs": [second.run_id]}
 
 
@@ -171,7 +178,10 @@ def test_given_that_s3_refuses_then_the_run_goes_on(
     assert "AccessDenied" in str(warning.__dict__["problem"])
 
 
-def test_given_one_that_expires_meanwhile_then_the_others_are_copied(stack: Stack) -> None:
+def test_given_one_that_expires_meanwhile_then_the_others_are_copied(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taking_over_latents, "THREADS", 1)  # so that it is the first one that is missing
     first, second = planned(stack, 1), planned(stack, 2)
     start(stack, first)
     keep(stack, first, *IMAGES)
