@@ -22,6 +22,10 @@ LEAST_FOR_STRAIGHT_LOADING = 15.0
 LEAST_FOR_SEVERAL_LATENTS = 30.0
 # Fewer are encoded again in ten seconds.
 LEAST_IMAGES_TO_KEEP = 100
+# Processes that load the data, for whose making the GPU waits (docs/benchmarks.md). One of them stacks 16 cached images
+# in 30 ms.
+MOST_LOADERS = 8
+LOADERS_OF_CACHED = 2
 FORBID_CACHED_LATENTS = ("color_aug", "random_crop", "face_crop_aug_range")
 FORBID_CACHED_TEXT = (
     "shuffle_caption",
@@ -127,8 +131,14 @@ def execution(
         choices.append(Choice("vae_batch_size", 4, "latents are cached four at a time"))
         choices.append(Choice("highvram", True, "memory is not given back after each of them"))
     here = max(1, gpus.count // gpus.hosts)
-    workers = max(1, min(8, cpus // here // 2))
-    choices.append(Choice("max_data_loader_n_workers", workers, f"{cpus} CPUs for {here} GPUs"))
+    workers, reason = max(1, min(MOST_LOADERS, cpus // here // 2)), f"{cpus} CPUs for {here} GPUs"
+    decided = {**options, **{choice.option: choice.value for choice in choices}}
+    if decided.get("cache_latents") and decided.get("cache_text_encoder_outputs"):
+        workers, reason = (
+            min(LOADERS_OF_CACHED, workers),
+            "images and captions are cached: batches are only stacked",
+        )
+    choices.append(Choice("max_data_loader_n_workers", workers, reason))
     choices.append(Choice("persistent_data_loader_workers", True, "no new processes at each epoch"))
     return Recipe(tuple(choice for choice in choices if choice.option not in chosen_by_user))
 

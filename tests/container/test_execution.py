@@ -21,12 +21,28 @@ def test_an_execution_leaves_what_the_user_set() -> None:
     assert not user & set(execution(CHARACTER, user, MEGAPIXEL, Gpus(1, 79.1), 16).settings)
 
 
-def test_the_cpus_of_a_host_are_shared_by_its_own_gpus() -> None:
-    def workers(gpus: Gpus) -> int:
-        chosen = execution(CHARACTER, NOBODY, MEGAPIXEL, gpus, 32).settings
-        return int(chosen["max_data_loader_n_workers"])
+def _loaders(options: dict[str, Any], gpus: Gpus, cpus: int = 32) -> int:
+    chosen = execution(options, NOBODY, MEGAPIXEL, gpus, cpus).settings
+    return int(chosen["max_data_loader_n_workers"])
 
-    assert [workers(gpus) for gpus in (Gpus(1, 79.1), Gpus(4, 79.1), Gpus(8, 79.1, hosts=2))] == [8, 4, 4]
+
+def test_the_cpus_of_a_host_are_shared_by_its_own_gpus() -> None:
+    changing = {**CHARACTER, "cache_text_encoder_outputs": False, "shuffle_caption": True}
+
+    hosts = (Gpus(1, 79.1), Gpus(4, 79.1), Gpus(8, 79.1, hosts=2))
+    assert [_loaders(changing, gpus) for gpus in hosts] == [8, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("cached", "changing"),
+    [("cache_latents", "color_aug"), ("cache_text_encoder_outputs", "shuffle_caption")],
+)
+def test_two_processes_load_what_is_cached_and_more_what_changes(cached: str, changing: str) -> None:
+    uncached = {**CHARACTER, cached: False}
+
+    assert _loaders(CHARACTER, Gpus(1, 79.1)) == _loaders(uncached, Gpus(1, 79.1)) == 2
+    assert _loaders(CHARACTER, Gpus(1, 79.1), cpus=2) == 1
+    assert _loaders({**uncached, changing: True}, Gpus(1, 79.1)) == 8
 
 
 def test_memory_decides_how_the_checkpoint_is_loaded_and_how_many_pictures_are_encoded_at_a_time() -> None:
