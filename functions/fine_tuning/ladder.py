@@ -38,10 +38,14 @@ class Offer:
 
 @dataclass(frozen=True)
 class Rung:
-    """An instance type, on spot or on-demand capacity. Cost and price are those of on-demand capacity for both."""
+    """An instance type, on spot or on-demand capacity. Cost and price are those of on-demand capacity for both.
+
+    `execution`: the U-Net that `estimated_seconds` and `table_seconds` expect, "plain" or "fast".
+    """
 
     instance_type: str
     spot: bool
+    execution: str
     estimated_seconds: int
     estimated_cost_usd: float | None
     max_runtime_seconds: int
@@ -78,6 +82,7 @@ def _rung(offer: Offer, spot: bool) -> Rung:
     return Rung(
         instance_type=quoted.instance_type,
         spot=spot,
+        execution=quoted.execution,
         estimated_seconds=quoted.seconds,
         estimated_cost_usd=quoted.cost_usd,
         max_runtime_seconds=offer.runtime,

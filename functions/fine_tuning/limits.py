@@ -20,7 +20,7 @@ class Limits:
     max_runtime_seconds: int
     max_cost_usd: float | None
     prices: Prices = field(default_factory=Prices)
-    corrections: Mapping[str, Correction] = field(default_factory=dict)
+    corrections: Mapping[tuple[str, str], Correction] = field(default_factory=dict)
 
 
 def budget(manifest: Manifest, limits: Limits) -> float | None:

@@ -1,4 +1,8 @@
-"""What this account's own finished runs say about the quote's table."""
+"""What this account's own finished runs say about the quote's table.
+
+The trainer's own U-Net and the fast one have a table each, so what is learned of one says nothing about the other. A
+run counts for the one that its quote expected, whichever trained: what is learned is how far such quotes are off.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from fine_tuning import instances
+from fine_tuning.speed import FAST_GPUS
 
 LEAST_RUNS = 3
 # A run that took far more or less than that was something else: a cached image, a broken clock.
@@ -17,7 +22,7 @@ _LEAST_SPREAD = 0.15
 
 @dataclass(frozen=True)
 class Correction:
-    """What the table's seconds are multiplied by for one class of GPU.
+    """What the table's seconds are multiplied by for one class of GPU and one execution (speed.py).
 
     Attributes:
         ratio: the median of actual to tabulated seconds over `runs` runs.
@@ -30,22 +35,22 @@ class Correction:
     high: float
 
 
-def corrections(records: Iterable[Mapping[str, Any]]) -> dict[str, Correction]:
-    """GPU class → correction, for each class of which three runs completed on demand and in one go.
+def corrections(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Correction]:
+    """(GPU class, execution) → correction, for each of which three runs completed on demand and in one go.
 
     Rehearsals do not count.
 
     Args:
-        records: of the run table; `plan.table_seconds` is what the table alone said.
+        records: of the run table; `plan.table_seconds` is what the table of `plan.execution` alone said.
     """
-    ratios: dict[str, list[float]] = {}
+    ratios: dict[tuple[str, str], list[float]] = {}
     for record in records:
         if (found := _ratio(record)) is not None:
             ratios.setdefault(found[0], []).append(found[1])
-    return {gpu: _of(found) for gpu, found in ratios.items() if len(found) >= LEAST_RUNS}
+    return {of: _of(found) for of, found in ratios.items() if len(found) >= LEAST_RUNS}
 
 
-def _ratio(record: Mapping[str, Any]) -> tuple[str, float] | None:
+def _ratio(record: Mapping[str, Any]) -> tuple[tuple[str, str], float] | None:
     plan, observation = record.get("plan") or {}, record.get("observation") or {}
     instance = instances.find(str(plan.get("instance_type")))
     tabulated, actual = plan.get("table_seconds"), observation.get("seconds")
@@ -56,7 +61,9 @@ def _ratio(record: Mapping[str, Any]) -> tuple[str, float] | None:
         return None
     if not tabulated or not actual or not _PLAUSIBLE[0] <= actual / tabulated <= _PLAUSIBLE[1]:
         return None
-    return instance.gpu, actual / tabulated
+    # An older record does not say which U-Net was expected: on other GPUs than these it was the trainer's own.
+    execution = plan.get("execution") or (None if instance.gpu in FAST_GPUS else "plain")
+    return None if execution is None else ((instance.gpu, execution), actual / tabulated)
 
 
 def _of(ratios: list[float]) -> Correction:

@@ -23,20 +23,38 @@ _MEASURED_GPU = "H200"
 
 
 @dataclass(frozen=True)
+class _Timed:
+    """Seconds with one of both U-Nets, as this account's own runs corrected its table."""
+
+    steps: int
+    fixed: float
+    per_step: float
+    low: float
+    high: float
+    correction: Correction | None
+
+    @property
+    def seconds(self) -> float:
+        return self.fixed + self.steps * self.per_step
+
+
+@dataclass(frozen=True)
 class Quote:
     """An estimate, not a promise.
 
     Attributes:
         seconds: billable, with start-up; between `least_seconds` and `most_seconds`.
+        execution: the U-Net that is expected, "plain" or "fast".
         table_seconds: before this account's own runs corrected it.
-        fixed_seconds: those of them that do not depend on the number of steps.
-        own_seconds, own_seconds_per_step: with the trainer's own U-Net; the same where no faster one is expected.
+        own_seconds, own_seconds_per_step: with the trainer's own U-Net, and no less than what is expected.
+        fixed_seconds: those of `own_seconds` that do not depend on the number of steps.
         cost_usd: at the on-demand price; None where no price is known.
         spot_cost_usd: the same time on spot capacity, without interruptions.
         assumed: what the figures rest on, a sentence each.
     """
 
     instance_type: str
+    execution: str
     seconds: int
     least_seconds: int
     most_seconds: int
@@ -80,7 +98,7 @@ def quote(
     resolution: Size,
     config: Mapping[str, Any],
     prices: Prices | None = None,
-    corrections: Mapping[str, Correction] | None = None,
+    corrections: Mapping[tuple[str, str], Correction] | None = None,
     by_user: frozenset[str] = frozenset(),
     kohya_version: str | None = None,
 ) -> Quote:
@@ -102,49 +120,54 @@ def quote(
     caching = images * figures["caching_seconds_per_image"] * _slower(gpu) * pixels / 2**20
     step = step_time(config, resolution, instance, by_user, kohya_version)
     fixed = figures["start_up_seconds"] + caching
-    correction = (corrections or {}).get(gpu) if instance else None
-    ratio = correction.ratio if correction else 1.0
-    low, high = (
-        (correction.low, correction.high)
-        if correction
-        else figures["uncertainty"]["measured" if gpu == _MEASURED_GPU and instance else "scaled"]
-    )
-    seconds, own_seconds = ((fixed + steps * each) * ratio for each in (step.expected, step.own))
+    uncertainty = figures["uncertainty"]["measured" if gpu == _MEASURED_GPU and instance else "scaled"]
+
+    def timed(per_step: float, execution: str) -> _Timed:
+        found = (corrections or {}).get((gpu, execution)) if instance else None
+        ratio = found.ratio if found else 1.0
+        low, high = (found.low, found.high) if found else uncertainty
+        return _Timed(steps, fixed * ratio, per_step * ratio, low, high, found)
+
+    expected, plain = timed(step.expected, step.execution), timed(step.own, "plain")
+    own = max(expected, plain, key=lambda one: one.seconds)
+    seconds = expected.seconds
     price, spot_price = prices.on_demand(instance_type), prices.spot(instance_type)
     return Quote(
         instance_type=instance_type,
+        execution=step.execution,
         seconds=round(seconds),
-        least_seconds=round(seconds * low),
-        most_seconds=round(own_seconds * high),
+        least_seconds=round(seconds * expected.low),
+        most_seconds=round(max(one.seconds * one.high for one in (expected, own))),
         table_seconds=round(fixed + steps * step.expected),
-        fixed_seconds=round(fixed * ratio),
-        own_seconds=round(own_seconds),
-        seconds_per_step=round(step.expected * ratio, 3),
-        own_seconds_per_step=round(step.own * ratio, 3),
+        fixed_seconds=round(own.fixed),
+        own_seconds=round(own.seconds),
+        seconds_per_step=round(expected.per_step, 3),
+        own_seconds_per_step=round(own.per_step, 3),
         cost_usd=None if price is None else round(seconds / 3600 * price, 2),
         spot_cost_usd=None if spot_price is None else round(seconds / 3600 * spot_price, 2),
         usd_per_hour=price,
         assumed=(
-            _about_speed(instance is not None, gpu, correction),
-            *_about_fast(step.is_fast, own_seconds),
+            _about_speed(instance is not None, gpu, expected.correction, step.execution),
+            *_about_fast(step.execution, plain.seconds),
             *_about_prices(instance_type, prices),
         ),
     )
 
 
-def _about_speed(is_known: bool, gpu: str, correction: Correction | None) -> str:
+def _about_speed(is_known: bool, gpu: str, correction: Correction | None, execution: str) -> str:
     if not is_known:
         return "Speed: the instance type is not in the table; that of the slowest GPU there, one GPU."
     if correction:
-        runs = f"{correction.runs} finished runs of this account on {gpu}"
+        which = ", quoted with the fast U-Net" if execution == "fast" else ""
+        runs = f"{correction.runs} finished runs of this account on {gpu}{which}"
         return f"Speed: the table's, times {correction.ratio:.2f} after {runs}."
     if gpu == _MEASURED_GPU:
         return f"Speed: measured on {gpu}."
     return f"Speed: scaled to {gpu} from what was measured on {_MEASURED_GPU}."
 
 
-def _about_fast(is_fast: bool, own_seconds: float) -> tuple[str, ...]:
-    if not is_fast:
+def _about_fast(execution: str, own_seconds: float) -> tuple[str, ...]:
+    if execution != "fast":
         return ()
     bound = f"{round(own_seconds)} s, for which budget and time limit leave room"
     return (f"Speed: of the fast U-Net; should its check refuse it, the trainer's own takes {bound}.",)

@@ -32,12 +32,12 @@ class StepTime:
 
     Attributes:
         own: with the trainer's own U-Net.
-        expected: with the one that is expected; `is_fast` where that is the fast one.
+        expected: with the one that is expected; `execution` names it as recipe.py does, "plain" or "fast".
     """
 
     own: float
     expected: float
-    is_fast: bool
+    execution: str
 
 
 def step_time(
@@ -60,9 +60,9 @@ def step_time(
     pixels = resolution[0] * resolution[1]
     own = _seconds(config, pixels, gpu, 1.0 if config.get("gradient_checkpointing") else 0.0, "plain")
     if instance is None or kohya_version != _FAST_VERSION or not _may_be_fast(config, gpu):
-        return StepTime(own, own, False)
+        return StepTime(own, own, "plain")
     again = _computed_again(config, by_user, pixels, instance.memory_gib)
-    return StepTime(own, min(own, _seconds(config, pixels, gpu, again, "fast")), True)
+    return StepTime(own, min(own, _seconds(config, pixels, gpu, again, "fast")), "fast")
 
 
 def gpu_of(instance: Instance | None) -> str:

@@ -324,3 +324,10 @@ def _of_the_longest() -> int:
 def _manifest_schema() -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((ROOT / "events" / "manifest.schema.json").read_bytes())
     return loaded
+
+
+def test_the_record_of_a_training_says_what_later_quotes_learn_from() -> None:
+    told = dict(states(state_machine()))["TellStarted"]["Arguments"]["Payload"]["facts"]["plan"]
+    assert {name: told[name] for name in ("instance_type", "spot", "execution", "table_seconds")} == {
+        name: f"{{% $rung.{name} %}}" for name in ("instance_type", "spot", "execution", "table_seconds")
+    }

@@ -45,8 +45,9 @@ FAST = {
 }
 
 
-def fast_or_not(name: str, **config: Any) -> Quote:
-    return quoted(name, config={**FAST, "gradient_checkpointing": True, **config}, kohya_version="v25.2.2")
+def fast_or_not(name: str, corrections: Any = None, **config: Any) -> Quote:
+    config = {**FAST, "gradient_checkpointing": True, **config}
+    return quoted(name, config=config, kohya_version="v25.2.2", corrections=corrections)
 
 
 @pytest.mark.parametrize(
@@ -174,13 +175,55 @@ def completed(actual: float, instance: str = "ml.g5.8xlarge", **other: Any) -> d
 
 def test_three_finished_runs_of_the_account_correct_the_quote_of_their_gpu() -> None:
     found = own_runs.corrections([completed(700), completed(900), completed(800, "ml.g5.2xlarge")])
-    assert found == {"A10G": Correction(0.8, 3, pytest.approx(0.85), pytest.approx(1.15))}
+    assert found == {("A10G", "plain"): Correction(0.8, 3, pytest.approx(0.85), pytest.approx(1.15))}
     plain, corrected = quoted(), quoted(corrections=found)
     assert corrected.seconds == pytest.approx(plain.seconds * 0.8, rel=0.01)
     assert corrected.table_seconds == plain.table_seconds == plain.seconds
     assert corrected.most_seconds == pytest.approx(corrected.seconds * 1.15, rel=0.01)
     assert corrected.assumed[0].endswith("times 0.80 after 3 finished runs of this account on A10G.")
     assert quoted("ml.p5.4xlarge", corrections=found) == quoted("ml.p5.4xlarge")
+
+
+def quoted_as(execution: str, actual: float, instance: str = "ml.p5.4xlarge") -> dict[str, Any]:
+    record = completed(actual, instance)
+    return {**record, "plan": {**record["plan"], "execution": execution}}
+
+
+def test_what_runs_quoted_with_the_fast_unet_took_corrects_its_figure_alone() -> None:
+    """Refused three times, it takes as long as the trainer's own; the trainer's own takes no longer for that."""
+    refused = own_runs.corrections([quoted_as("fast", 2010)] * 3)
+    plain = fast_or_not("ml.p5.4xlarge")
+    found = fast_or_not("ml.p5.4xlarge", corrections=refused)
+    assert found.seconds == pytest.approx(2.01 * plain.seconds, rel=0.01)
+    assert found.own_seconds == max(plain.own_seconds, found.seconds) < 1.2 * plain.own_seconds
+    assert found.assumed[0].endswith(
+        "times 2.01 after 3 finished runs of this account on H100, quoted with the fast U-Net."
+    )
+    never_fast = fast_or_not("ml.p5.4xlarge", xformers=True, corrections=refused)
+    assert never_fast == fast_or_not("ml.p5.4xlarge", xformers=True)
+
+
+def test_the_trainers_own_is_corrected_by_runs_that_were_quoted_with_it() -> None:
+    slow = own_runs.corrections([quoted_as("plain", 1500)] * 3)
+    before, found = (fast_or_not("ml.p5.4xlarge", corrections=known) for known in (None, slow))
+    assert (found.seconds, found.table_seconds) == (before.seconds, before.table_seconds)
+    assert found.own_seconds == pytest.approx(1.5 * before.own_seconds, rel=0.01)
+    assert found.fixed_seconds == pytest.approx(1.5 * before.fixed_seconds, rel=0.01)
+    assert found.steps_for(2.0) < before.steps_for(2.0)
+
+
+def test_no_budget_is_held_against_less_than_what_is_expected() -> None:
+    quick = own_runs.corrections([quoted_as("plain", 200)] * 3 + [quoted_as("fast", 1900)] * 3)
+    found = fast_or_not("ml.p5.4xlarge", corrections=quick)
+    assert found.own_seconds == found.seconds
+    assert found.own_seconds_per_step == found.seconds_per_step
+    assert found.most_seconds >= found.seconds
+
+
+def test_a_record_that_does_not_say_what_was_expected_counts_where_only_one_was_possible() -> None:
+    assert own_runs.corrections([completed(800, "ml.p5.4xlarge")] * 3) == {}
+    mixed = own_runs.corrections([quoted_as("fast", 800)] * 2 + [quoted_as("plain", 800)] * 2)
+    assert mixed == {}
 
 
 @pytest.mark.parametrize(
@@ -202,7 +245,7 @@ def test_three_finished_runs_of_the_account_correct_the_quote_of_their_gpu() -> 
     ],
 )
 def test_what_is_no_comparable_run_corrects_nothing(third: dict[str, Any]) -> None:
-    assert "A10G" not in own_runs.corrections([completed(700), completed(900), third])
+    assert ("A10G", "plain") not in own_runs.corrections([completed(700), completed(900), third])
 
 
 def test_the_longest_runtime_is_twice_the_quote_and_half_an_hour() -> None:
@@ -211,7 +254,7 @@ def test_the_longest_runtime_is_twice_the_quote_and_half_an_hour() -> None:
 
 
 def of_seconds(seconds: int, usd_per_hour: float | None = 3.06) -> Quote:
-    return Quote("ml.g5.8xlarge", 1, 0, 0, 0, 0, seconds, 1.0, 1.0, None, None, usd_per_hour, ())
+    return Quote("ml.g5.8xlarge", "plain", 1, 0, 0, 0, 0, seconds, 1.0, 1.0, None, None, usd_per_hour, ())
 
 
 @pytest.mark.parametrize("budget", [0.5, 1.0, 2.99])
