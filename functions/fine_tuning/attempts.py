@@ -112,13 +112,16 @@ def following(
 def within_budget(rung: Rung, budget_usd: float | None, spent: float, remaining: float) -> Rung | None:
     """The rung with a time limit that the rest of the budget pays for; None where that is too short.
 
-    Too short: for the remaining share of the quoted time.
+    Too short: for start-up, which every attempt begins with, and the remaining share of the steps with the trainer's
+    own U-Net.
     """
     price = rung["usd_per_hour"]
     if budget_usd is None or not spent or not price:
         return rung
     runtime = min(rung["max_runtime_seconds"], math.floor((budget_usd - spent) / price * 3600))
-    if runtime < max(1, rung["estimated_seconds"] * remaining):
+    # A flow that began before an update holds rungs without them.
+    own, fixed = rung.get("own_seconds", rung["estimated_seconds"]), rung.get("fixed_seconds", 0)
+    if runtime < max(1, fixed + (own - fixed) * remaining):
         return None
     times = {"MaxTrainingRuntimeInSeconds": runtime, "MaxWaitTimeInSeconds": 2 * runtime}
     parameters = [

@@ -41,6 +41,7 @@ class Rung:
     """An instance type, on spot or on-demand capacity. Cost and price are those of on-demand capacity for both.
 
     `execution`: the U-Net that `estimated_seconds` and `table_seconds` expect, "plain" or "fast".
+    `own_seconds`, on which budgets rest, and those of them that do not depend on the steps, are the quote's.
     """
 
     instance_type: str
@@ -51,6 +52,8 @@ class Rung:
     max_runtime_seconds: int
     usd_per_hour: float | None
     table_seconds: int
+    own_seconds: int
+    fixed_seconds: int
 
     def as_document(self) -> dict[str, Any]:
         return asdict(self)
@@ -88,6 +91,8 @@ def _rung(offer: Offer, spot: bool) -> Rung:
         max_runtime_seconds=offer.runtime,
         usd_per_hour=quoted.usd_per_hour,
         table_seconds=quoted.table_seconds,
+        own_seconds=quoted.own_seconds,
+        fixed_seconds=quoted.fixed_seconds,
     )
 
 

@@ -120,6 +120,23 @@ def test_a_rung_that_the_rest_of_the_budget_does_not_pay_for_is_passed_over() ->
     assert following(LADDER, Attempt(), ended("spot-wait", cost_usd=3), PATIENCE, 2.5) is None
 
 
+def test_a_rung_of_a_flow_that_began_before_an_update_is_held_to_its_share_of_the_quote() -> None:
+    assert within_budget(LADDER[1], 1.0 + 1801 / 3600 * 1.22, 1.0, remaining=0.5) is not None
+    assert within_budget(LADDER[1], 1.0 + 1799 / 3600 * 1.22, 1.0, remaining=0.5) is None
+
+
+@pytest.mark.parametrize(("remaining", "needed"), [(1.0, 2300), (0.6, 300 + 1200), (0.0, 300)])
+def test_an_attempt_must_pay_for_another_start_and_the_steps_that_the_trainers_own_unet_has_left(
+    remaining: float, needed: int
+) -> None:
+    quoted = {**LADDER[1], "estimated_seconds": 1300, "own_seconds": 2300, "fixed_seconds": 300}
+    left = needed / 3600 * 1.22
+    enough = within_budget(quoted, 1.0 + left + 0.001, 1.0, remaining)
+    assert enough is not None
+    assert needed <= enough["max_runtime_seconds"] < needed + 5
+    assert within_budget(quoted, 1.0 + left - 0.001, 1.0, remaining) is None
+
+
 @pytest.mark.parametrize(
     ("budget", "spent", "name"), [(None, 5, "ml.g6.2xlarge"), (9, 0, "ml.g6.2xlarge"), (9, 5, "ml.x9.large")]
 )

@@ -39,6 +39,7 @@ def test_each_rung_is_quoted_for_itself() -> None:
     assert slow.estimated_seconds > fast.estimated_seconds
     assert slow.max_runtime_seconds > fast.max_runtime_seconds
     assert slow.estimated_cost_usd != fast.estimated_cost_usd
+    assert slow.own_seconds > fast.own_seconds > fast.fixed_seconds > 0
 
 
 def test_a_rung_above_the_budget_is_left_out_and_that_is_said() -> None:
