@@ -40,7 +40,8 @@ def schedule(
         accumulation: batches of a process that make a step.
         processes: one a GPU; they share the batches, the last ones filled up (train_network.py: the length of
             the data loader after accelerator.prepare).
-        epochs_planned: where no layer says a length; by default as many as make no more than TARGET_STEPS.
+        epochs_planned: where no layer says a length: those of the preset's batch, where the plan took a larger one;
+            by default as many as make no more than TARGET_STEPS.
     """
     per_epoch = math.ceil(math.ceil(batches_per_epoch / processes) / accumulation)
     for layer in layers:
@@ -48,10 +49,14 @@ def schedule(
             return Schedule(epochs * per_epoch, epochs), []
         if (steps := layer.get("max_train_steps")) is not None:
             return Schedule(steps, math.ceil(steps / per_epoch)), []
-    epochs = epochs_planned or max(1, min(PLANNED_EPOCHS, TARGET_STEPS // per_epoch))
+    of_this_batch = max(1, min(PLANNED_EPOCHS, TARGET_STEPS // per_epoch))
+    epochs = epochs_planned or of_this_batch
     planned = Schedule(epochs * per_epoch, epochs)
-    is_cut = epochs != PLANNED_EPOCHS
-    because = f", because {PLANNED_EPOCHS} would exceed {TARGET_STEPS} steps" if is_cut else ""
+    because = ""
+    if epochs != of_this_batch:
+        because = ", as many as with the preset's batch"
+    elif PLANNED_EPOCHS * per_epoch > TARGET_STEPS:
+        because = f", because {PLANNED_EPOCHS} would exceed {TARGET_STEPS} steps"
     length = f"{epochs} epochs were planned{because}: {planned.total_steps} steps"
     message = f"Nothing says how long to train, so {length}."
     remedy = "Set max_train_epochs or max_train_steps in `config` for another length."

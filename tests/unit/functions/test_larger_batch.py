@@ -168,3 +168,24 @@ def test_a_retry_is_given_the_recipe_of_the_first_run(kept: dict[str, Any]) -> N
     assert decision.plan["recipe"] == kept
     assert config(decision)["train_batch_size"] == kept.get("train_batch_size", 4)
     assert config(decision)["learning_rate"] == kept.get("learning_rate", 1e-4)
+
+
+def planned(decision: Decision) -> str:
+    (told,) = [finding.message for finding in decision.findings if finding.code == "steps-planned"]
+    return told
+
+
+def test_fewer_epochs_than_usual_are_explained_by_what_is_true_of_this_batch() -> None:
+    files = [file(f"16_x/{n}.{kind}") for n in range(100) for kind in ("jpg", "txt")]
+    # 400 steps an epoch at batch 4: ten would make 4,000; 200 at batch 8, of which ten would make 2,000.
+    assert "7 epochs were planned, because 10 would exceed 3000 steps: 2800 steps" in planned(
+        decide(files, **KEPT)
+    )
+    assert "7 epochs were planned, as many as with the preset's batch: 1400 steps" in planned(decide(files))
+    assert "10 epochs were planned: " in planned(decide(FILES))
+
+
+def test_epochs_that_exceed_the_target_with_the_larger_batch_too_are_explained_by_it() -> None:
+    files = [file(f"100_x/{n}.{kind}") for n in range(200) for kind in ("jpg", "txt")]
+    # 5,000 steps an epoch at batch 4, 2,500 at batch 8: one epoch of either.
+    assert "1 epochs were planned, because 10 would exceed 3000 steps: 2500 steps" in planned(decide(files))
