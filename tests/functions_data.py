@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from fine_tuning.inventory import InspectedFile, Kind, kind_of
+from fine_tuning.file_kinds import Kind, kind_of
+from fine_tuning.inventory import InspectedFile
 from fine_tuning.run import Run
 
 REPOSITORY = Path(__file__).parent.parent

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fine_tuning import gpu, kohya_toml, option_policy, option_values, options, trainer_rules
+from fine_tuning.file_kinds import CAPTION_EXTENSIONS
 from fine_tuning.findings import Finding, error, note, warning
-from fine_tuning.inventory import CAPTION_EXTENSIONS
 from fine_tuning.manifest import Manifest
 from fine_tuning.run import MANIFEST_NAME, TOML_NAME
 

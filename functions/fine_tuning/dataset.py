@@ -8,9 +8,10 @@ from typing import Any
 
 from fine_tuning import buckets
 from fine_tuning.caption_check import SHORTEST_LIMIT
+from fine_tuning.file_kinds import CAPTION_EXTENSIONS
 from fine_tuning.findings import Finding, error, warning
 from fine_tuning.inspection import REGULARIZATION_FOLDER
-from fine_tuning.inventory import CAPTION_EXTENSIONS, InspectedFile
+from fine_tuning.inventory import InspectedFile
 from fine_tuning.layout import Layout
 from fine_tuning.manifest import is_plain
 

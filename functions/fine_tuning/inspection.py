@@ -7,20 +7,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
 from fine_tuning import caption_check, image_check
-from fine_tuning.findings import Finding, error, note, warning
-from fine_tuning.inventory import (
+from fine_tuning.file_kinds import (
     CAPTION_EXTENSIONS,
     OTHER_IMAGE_EXTENSIONS,
-    InspectedFile,
-    InventoryFile,
-    inspected,
     is_litter,
     kind_of,
     pair_of,
     stem_of,
-    with_caption,
-    with_size,
 )
+from fine_tuning.findings import Finding, error, note, warning
+from fine_tuning.inventory import InspectedFile, InventoryFile, inspected, with_caption, with_size
 from fine_tuning.manifest import DeclaredFile
 from fine_tuning.run import TOML_NAME
 

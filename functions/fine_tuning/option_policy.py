@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fine_tuning.file_kinds import CAPTION_EXTENSIONS
 from fine_tuning.findings import Finding, error, note
-from fine_tuning.inventory import CAPTION_EXTENSIONS
 from fine_tuning.nearest import did_you_mean
 
 _CAPTION_EXTENSION = ("caption_extension", "caption_extention")

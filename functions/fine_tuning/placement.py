@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from fine_tuning.file_kinds import pair_of, stem_of
 from fine_tuning.findings import Finding, note, warning
-from fine_tuning.inventory import InspectedFile, pair_of, stem_of
+from fine_tuning.inventory import InspectedFile
 from fine_tuning.manifest import same_name
 
 

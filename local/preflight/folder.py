@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fine_tuning import inspection, inventory, manifest, plan
+from fine_tuning import inspection, inventory, manifest, plan, upload
 from fine_tuning.findings import Finding
 from fine_tuning.inventory import InspectedFile, InventoryFile, ListedObject
 from fine_tuning.limits import Limits
@@ -52,14 +52,14 @@ def judge(folder: Path, limits: Limits, on_file: Callable[[int, int], None]) -> 
         return Judged(plan.rejection(findings))
     listing = _listing(folder)
     now = datetime.now(UTC)
-    state = inventory.completeness(listing, accepted, now, now, settle_seconds=0, upload_wait_seconds=0)
+    state = upload.completeness(listing, accepted, now, now, settle_seconds=0, upload_wait_seconds=0)
     files = [listed.file for listed in inventory.without_manifest(listing)]
     if state.status != "complete":
-        return Judged(plan.rejection(state.findings), inventory.count_images(listing))
+        return Judged(plan.rejection(state.findings), upload.count_images(listing))
     inspected, found = _inspect(folder, files, accepted, on_file)
     toml = (folder / TOML_NAME).read_bytes() if (folder / TOML_NAME).is_file() else None
     decision = plan.plan(_run(folder, accepted), accepted, inspected, toml, found, limits)
-    return Judged(plan.report(decision), inventory.count_images(listing), decision)
+    return Judged(plan.report(decision), upload.count_images(listing), decision)
 
 
 def _listing(folder: Path) -> list[ListedObject]:

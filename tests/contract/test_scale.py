@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from fine_tuning import inventory
+from fine_tuning import shards
 from fine_tuning.inventory import InventoryFile
 from fine_tuning.run import MANIFEST_NAME, Run, result_key_of
 from tests import judging
@@ -32,7 +32,7 @@ def files(images: int) -> list[InventoryFile]:
 
 def shards_of(images: int, size: int | None = None) -> int:
     default = int(template()["Parameters"]["ShardSize"]["Default"])
-    return len(inventory.into_shards(files(images), size or default))
+    return len(shards.into_shards(files(images), size or default))
 
 
 def largest_payload(shards: int) -> int:
@@ -54,10 +54,10 @@ def test_100_000_images_fit_payload_and_history_though_each_shard_be_retried_onc
 
 
 def test_no_dataset_and_no_shard_size_make_more_shards_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert largest_payload(inventory.MOST_SHARDS) < PAYLOAD
-    assert inventory.MOST_SHARDS * (ITERATION + TASK + RETRY) + REST_OF_A_RUN <= HISTORY
+    assert largest_payload(shards.MOST_SHARDS) < PAYLOAD
+    assert shards.MOST_SHARDS * (ITERATION + TASK + RETRY) + REST_OF_A_RUN <= HISTORY
     # A hundredth of it, because three hundred thousand images take a while.
-    monkeypatch.setattr(inventory, "MOST_SHARDS", most := inventory.MOST_SHARDS // 100)
+    monkeypatch.setattr(shards, "MOST_SHARDS", most := shards.MOST_SHARDS // 100)
     for images, size in ((1_000, 2), (3_000, 200)):
         assert most / 2 < shards_of(images, size) <= most
 

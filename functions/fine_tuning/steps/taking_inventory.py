@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from fine_tuning import inventory
+from fine_tuning import inventory, shards, upload
 from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
@@ -26,7 +26,7 @@ def take_inventory(
     manifest = read_manifest(run, objects)
     listing = objects.list_dataset(run.dataset_prefix)
     listed = inventory.without_manifest(listing)
-    state = inventory.completeness(
+    state = upload.completeness(
         listing, manifest, started_at, now, settings.settle_seconds, settings.upload_wait_seconds
     )
     answer: dict[str, Any] = {
@@ -35,7 +35,7 @@ def take_inventory(
         "missing": state.missing,
         "awaited": _awaited(state.findings) if state.stands_still else "",
         "shards": [],
-        "images": inventory.count_images(listed),
+        "images": upload.count_images(listed),
     }
     if state.status == "waiting":
         records.advance(run.run_id, "WAITING_FOR_UPLOAD")
@@ -45,7 +45,7 @@ def take_inventory(
         return answer
     files = [one.file for one in listed]
     objects.write(run.files_key, inventory.as_lines(files), "application/jsonl")
-    for number, shard in enumerate(inventory.into_shards(files, settings.shard_size)):
+    for number, shard in enumerate(shards.into_shards(files, settings.shard_size)):
         key = run.shard_key(number)
         document = {"files": [file.as_document() for file in shard]}
         objects.write(key, json.dumps(document).encode(), "application/json")

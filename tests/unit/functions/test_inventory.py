@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fine_tuning import inventory
+from fine_tuning import file_kinds, inventory, shards, upload
 from fine_tuning.inventory import InventoryFile, ListedObject
 from fine_tuning.manifest import Manifest
 
@@ -52,14 +52,14 @@ def test_completeness(
     keys: dict[str, Any], objects: list[ListedObject], seconds: int, status: str, missing: int
 ) -> None:
     started_at = NOW - timedelta(seconds=seconds)
-    state = inventory.completeness(objects, manifest(**keys), started_at, NOW, 60, 3600)
+    state = upload.completeness(objects, manifest(**keys), started_at, NOW, 60, 3600)
     assert (state.status, state.missing) == (status, missing)
     assert (state.wait_seconds > 0) == (status == "waiting")
     assert bool(state.findings) == (status != "complete" and missing > 0)
 
 
 def test_the_wait_ends_when_the_newest_object_has_settled() -> None:
-    state = inventory.completeness([listed("a.jpg", age=20)], manifest(), NOW, NOW, 60, 3600)
+    state = upload.completeness([listed("a.jpg", age=20)], manifest(), NOW, NOW, 60, 3600)
     assert 40 <= state.wait_seconds <= 41
 
 
@@ -72,7 +72,7 @@ def test_a_day_of_waiting_stays_far_below_the_flows_longest_history(
     now = NOW
     while True:
         fresh = ListedObject(InventoryFile("a.jpg", 1, "e", "v"), now)
-        state = inventory.completeness([fresh], manifest(**keys), NOW, now, settle_seconds, day)
+        state = upload.completeness([fresh], manifest(**keys), NOW, now, settle_seconds, day)
         if state.status != "waiting":
             break
         looks += 1
@@ -87,7 +87,7 @@ def test_a_day_of_waiting_stays_far_below_the_flows_longest_history(
 def test_a_long_wait_is_looked_at_less_and_less_often() -> None:
     def wait(waited: int, settle_seconds: int = 60) -> int:
         started_at = NOW - timedelta(seconds=waited)
-        return inventory.completeness(
+        return upload.completeness(
             [], manifest(images=1), started_at, NOW, settle_seconds, 86400
         ).wait_seconds
 
@@ -113,13 +113,13 @@ def test_shards_hold_every_file_once_and_never_part_an_image_from_its_caption(
     paths: list[str], size: int
 ) -> None:
     files = [InventoryFile(path, 1, "e", "v") for path in sorted(paths)]
-    shards = inventory.into_shards(files, size)
-    assert sorted(f.path for shard in shards for f in shard) == sorted(paths)
+    divided = shards.into_shards(files, size)
+    assert sorted(f.path for shard in divided for f in shard) == sorted(paths)
     homes: dict[str, set[int]] = {}
-    for number, shard in enumerate(shards):
+    for number, shard in enumerate(divided):
         assert shard
         for one in shard:
-            homes.setdefault(inventory.stem_of(one.path), set()).add(number)
+            homes.setdefault(file_kinds.stem_of(one.path), set()).add(number)
     assert all(len(numbers) == 1 for numbers in homes.values())
 
 

@@ -1,0 +1,65 @@
+"""What a file of a dataset is, and which files belong together, by their names alone."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Literal
+
+from fine_tuning.manifest import same_name
+
+# What the trainer opens (sd-scripts, library/train_util.py, IMAGE_EXTENSIONS), without regard to case.
+TRAINABLE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+# Images that people drop and the trainer passes over: named in a finding instead of being silently ignored.
+OTHER_IMAGE_EXTENSIONS = (
+    *(
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jxl",
+        ".jp2",
+        ".jfif",
+        ".jpe",
+        ".ico",
+        ".tga",
+        ".dds",
+    ),
+    *(".psd", ".xcf", ".svg", ".pdf", ".eps", ".ai", ".exr", ".hdr"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # raw files of cameras
+    *(".mp4", ".mov", ".webm"),
+)
+CAPTION_EXTENSIONS = (".txt", ".caption")
+_LITTER = ("thumbs.db", "desktop.ini", "metadata_cache.json")
+
+Kind = Literal["image", "caption", "other"]
+
+
+def kind_of(path: str) -> Kind:
+    """By the file's name alone; reading it may say otherwise."""
+    if is_litter(path):
+        return "other"
+    extension = PurePosixPath(path).suffix.lower()
+    if extension in TRAINABLE_EXTENSIONS:
+        return "image"
+    return "caption" if extension in CAPTION_EXTENSIONS else "other"
+
+
+def is_litter(path: str) -> bool:
+    """Whether a system leaves such files behind: hidden ones, macOS' `._a.jpg` and `__MACOSX/`, Thumbs.db."""
+    parts = path.split("/")
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1].lower() in _LITTER
+
+
+def stem_of(path: str) -> str:
+    """`10_cat/a.jpg` → `10_cat/a`: what an image and its caption have in common."""
+    return str(PurePosixPath(path).with_suffix(""))
+
+
+def pair_of(path: str) -> str:
+    """What an image and its caption have in common when case and the writing of accents are overlooked.
+
+    macOS takes accents apart in names that other systems write composed; Windows keeps any case.
+    """
+    return same_name(stem_of(path))

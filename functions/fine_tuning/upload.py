@@ -1,0 +1,114 @@
+"""Whether a dataset's upload is over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from fine_tuning.file_kinds import kind_of
+from fine_tuning.findings import Finding, error
+from fine_tuning.inventory import ListedObject, without_manifest
+from fine_tuning.manifest import Manifest
+from fine_tuning.run import MANIFEST_NAME
+
+_FIRST_WAIT_SECONDS = 5
+_LONGEST_WAIT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """What has come of it, and what has not.
+
+    Attributes:
+        missing: declared files, or images, that are not there (as declared).
+        wait_seconds: when to look again, while waiting.
+        findings: what is missing: why an expired upload is rejected, or what is waited for.
+        stands_still: something is missing, and nothing has come for as long as an upload needs to settle.
+    """
+
+    status: Literal["complete", "waiting", "expired"]
+    missing: int
+    wait_seconds: int
+    findings: tuple[Finding, ...] = ()
+    stands_still: bool = False
+
+
+def completeness(
+    listing: Sequence[ListedObject],
+    manifest: Manifest,
+    started_at: datetime,
+    now: datetime,
+    settle_seconds: int,
+    upload_wait_seconds: int,
+) -> Completeness:
+    """Whether every declared file has arrived and nothing has been added for a while.
+
+    A file that is there in another size than declared may still be on its way, so it counts as missing; an
+    upload whose files are all declared has nothing to settle.
+
+    Args:
+        listing: every object below the prefix. The manifest is one of them, because it may be the first to
+            arrive: then everything else is still on its way.
+    """
+    objects = without_manifest(listing)
+    missing = _missing(objects, manifest)
+    newest = max((listed.modified for listed in listing), default=started_at)
+    quiet_seconds = (now - newest).total_seconds()
+    unsettled = 0.0 if manifest.files else settle_seconds - quiet_seconds
+    if not missing and unsettled <= 0:
+        return Completeness("complete", 0, 0)
+    if now - started_at >= timedelta(seconds=upload_wait_seconds):
+        # Files that keep coming hold nothing back for ever: what is there and complete is taken.
+        if not missing:
+            return Completeness("complete", 0, 0)
+        return Completeness("expired", _count(missing, manifest, objects), 0, tuple(missing))
+    first = min(_FIRST_WAIT_SECONDS, settle_seconds) if missing else unsettled
+    wait = _wait_seconds(first, (now - started_at).total_seconds())
+    stands_still = bool(missing) and quiet_seconds >= settle_seconds
+    return Completeness("waiting", _count(missing, manifest, objects), wait, tuple(missing), stands_still)
+
+
+def _wait_seconds(first: float, waited: float) -> int:
+    """When to look again: `first`, or a tenth of the time waited where that is longer, at most a minute.
+
+    A look is 9 events of Step Functions' history, which ends at 25,000. Waits of 5 s and more reach a minute
+    after ten minutes and about 36 looks (10 in the first 50 s, then each 1.1 times the one before); short
+    settle times add less than 50. The rest of a day, the longest upload, takes 1,430 looks: at most 1,520
+    looks or 13,700 events.
+    """
+    return max(1, math.ceil(min(_LONGEST_WAIT_SECONDS, max(first, waited / 10))))
+
+
+def _missing(objects: Sequence[ListedObject], manifest: Manifest) -> list[Finding]:
+    remedy = "Upload it beside the manifest, then drop the manifest again."
+    present = {listed.file.path: listed.file.size for listed in objects}
+    findings: list[Finding] = []
+    for declared in manifest.files:
+        size = present.get(declared.path)
+        if declared.path == MANIFEST_NAME:
+            continue
+        if size is None:
+            findings.append(
+                error(
+                    "file-missing", declared.path, "The manifest lists this file; it has not arrived.", remedy
+                )
+            )
+        elif declared.size is not None and size != declared.size:
+            message = f"The manifest says {declared.size} bytes; {size} bytes arrived."
+            findings.append(error("file-size-differs", declared.path, message, remedy))
+    if manifest.images is not None and (found := count_images(objects)) < manifest.images:
+        message = f"The manifest announces {manifest.images} images; {found} arrived."
+        wanted = "Upload the rest, or correct `images`, then drop the manifest again."
+        findings.append(error("images-missing", "", message, wanted))
+    return findings
+
+
+def _count(missing: Sequence[Finding], manifest: Manifest, objects: Sequence[ListedObject]) -> int:
+    return len(missing) if manifest.images is None else max(0, manifest.images - count_images(objects))
+
+
+def count_images(objects: Iterable[ListedObject]) -> int:
+    return sum(kind_of(listed.file.path) == "image" for listed in objects)
