@@ -99,19 +99,35 @@ def computed_again(
 
 def seconds_per_step(batch: int, pixels: int, again: float, gpu: str, execution: str = "fast") -> float:
     """Of one GPU's batch, U-Net alone learning; `gpu` is a class of speed.json, H200 measured and the others scaled."""
-    figures = _figures()
-    table = figures["seconds_per_step"][execution]
+    table = _figures()["seconds_per_step"][execution]
     images = batch * pixels / (1024 * 1024)
     kept, recomputed = (_interpolated(table[name]["by_batch"], images) for name in ("kept", "again"))
-    here = kept + again * (recomputed - kept)
+    # Small batches wait for kernels to be launched, which no GPU makes faster; an image's own work is scaled.
+    return float(max(kept + again * (recomputed - kept), _seconds_of_work(images, again, gpu, execution)))
+
+
+def seconds_without_graphs(batch: int, pixels: int, again: float, gpu: str) -> float:
+    """As `seconds_per_step`, of the fast U-Net in the whole trainer, where torch records no CUDA graphs.
+
+    What the GPU waits for in between, launches and the trainer's own work, is the same for every batch.
+    """
+    figures = _figures()["whole_trainer_without_graphs"]
+    alone = seconds_per_step(batch, pixels, again, gpu, "fast")
+    work = _seconds_of_work(batch * pixels / (1024 * 1024), again, gpu, "fast")
+    return float(max(alone, figures["launching_seconds"], work + figures["waiting_seconds"]))
+
+
+def _seconds_of_work(images: float, again: float, gpu: str, execution: str) -> float:
+    """Of the GPU alone, for that many megapixels."""
+    figures = _figures()
+    table = figures["seconds_per_step"][execution]
     found, measured = figures["gpus"][gpu], figures["gpus"]["H200"]
     share = figures["share_of_arithmetic"]
     slower = share * measured["bf16_tflops"] / found["bf16_tflops"]
     slower += (1 - share) * measured["gb_per_second"] / found["gb_per_second"]
     largest = [points["by_batch"][-1] for points in (table["kept"], table["again"])]
     an_image = sum(part * last[1] / last[0] for part, last in zip((1 - again, again), largest, strict=True))
-    # Small batches wait for kernels to be launched, which no GPU makes faster; an image's own work is scaled.
-    return float(max(here, an_image * images * slower))
+    return float(an_image * images * slower)
 
 
 def _interpolated(points: Sequence[Sequence[float]], batch: float) -> float:

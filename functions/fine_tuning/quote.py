@@ -120,12 +120,13 @@ def quote(
     caching = images * figures["caching_seconds_per_image"] * _slower(gpu) * pixels / 2**20
     step = step_time(config, resolution, instance, by_user, kohya_version)
     fixed = figures["start_up_seconds"] + caching
-    uncertainty = figures["uncertainty"]["measured" if gpu == _MEASURED_GPU and instance else "scaled"]
+    is_measured = gpu == _MEASURED_GPU and instance is not None
 
     def timed(per_step: float, execution: str) -> _Timed:
         found = (corrections or {}).get((gpu, execution)) if instance else None
         ratio = found.ratio if found else 1.0
-        low, high = (found.low, found.high) if found else uncertainty
+        basis = "measured" if is_measured and execution == "plain" else "scaled"
+        low, high = (found.low, found.high) if found else figures["uncertainty"][basis]
         return _Timed(steps, fixed * ratio, per_step * ratio, low, high, found)
 
     expected, plain = timed(step.expected, step.execution), timed(step.own, "plain")
@@ -161,6 +162,8 @@ def _about_speed(is_known: bool, gpu: str, correction: Correction | None, execut
         which = ", quoted with the fast U-Net" if execution == "fast" else ""
         runs = f"{correction.runs} finished runs of this account on {gpu}{which}"
         return f"Speed: the table's, times {correction.ratio:.2f} after {runs}."
+    if execution == "fast":
+        return "Speed: of the fast U-Net without CUDA graphs, of which one whole run was timed, on an H100."
     if gpu == _MEASURED_GPU:
         return f"Speed: measured on {gpu}."
     return f"Speed: scaled to {gpu} from what was measured on {_MEASURED_GPU}."
@@ -170,7 +173,7 @@ def _about_fast(execution: str, own_seconds: float) -> tuple[str, ...]:
     if execution != "fast":
         return ()
     bound = f"{round(own_seconds)} s, for which budget and time limit leave room"
-    return (f"Speed: of the fast U-Net; should its check refuse it, the trainer's own takes {bound}.",)
+    return (f"Speed: should the fast U-Net's check refuse it, the trainer's own takes {bound}.",)
 
 
 def _about_prices(name: str, prices: Prices) -> tuple[str, ...]:

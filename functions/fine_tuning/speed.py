@@ -15,9 +15,10 @@ from fine_tuning.buckets import Size
 from fine_tuning.instances import Instance
 
 # Where the whole trainer was timed with the fast U-Net (`whole_trainer_measured` in speed.json, batch 16), it is
-# expected; what must hold (budget, time limits) rests on the trainer's own, which trains where the fast one is refused.
+# expected, without CUDA graphs: the image's torch is older than those with which they are recorded. What must hold
+# (budget, time limits) rests on the trainer's own, which trains where the fast one is refused.
 FAST_GPUS = ("H100", "H200")
-_FAST_VERSION = "v25.2.2"
+FAST_VERSION = "v25.2.2"
 _FAST_PRECISIONS = ("bf16", "fp16")
 _REFUSED_BY_FAST = (
     *("xformers", "mem_eff_attn", "fp8_base", "fp8_base_unet"),
@@ -59,7 +60,7 @@ def step_time(
     gpu = gpu_of(instance)
     pixels = resolution[0] * resolution[1]
     own = _seconds(config, pixels, gpu, 1.0 if config.get("gradient_checkpointing") else 0.0, "plain")
-    if instance is None or kohya_version != _FAST_VERSION or not _may_be_fast(config, gpu):
+    if instance is None or kohya_version != FAST_VERSION or not _may_be_fast(config, gpu):
         return StepTime(own, own, "plain")
     again = _computed_again(config, by_user, pixels, instance.memory_gib)
     return StepTime(own, min(own, _seconds(config, pixels, gpu, again, "fast")), "fast")
@@ -92,7 +93,10 @@ def _computed_again(
 
 def _seconds(config: Mapping[str, Any], pixels: int, gpu: str, again: float, execution: str) -> float:
     batch = int(config.get("train_batch_size", 1))
-    seconds = recipe.seconds_per_step(batch, pixels, again, gpu, execution)
+    if execution == "fast":
+        seconds = recipe.seconds_without_graphs(batch, pixels, again, gpu)
+    else:
+        seconds = recipe.seconds_per_step(batch, pixels, again, gpu, execution)
     seconds *= int(config.get("gradient_accumulation_steps", 1))
     if not config.get("network_train_unet_only"):
         seconds *= instances.figures()["factor_text_encoders"]

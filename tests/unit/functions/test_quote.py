@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +52,42 @@ def fast_or_not(name: str, corrections: Any = None, **config: Any) -> Quote:
     return quoted(name, config=config, kohya_version="v25.2.2", corrections=corrections)
 
 
+WHOLE = SPEED["whole_trainer_measured"]
+GRAPHS, NO_GRAPHS = "fast, CUDA graphs", "fast, no CUDA graphs"
+
+
 @pytest.mark.parametrize(
-    "row", SPEED["whole_trainer_measured"], ids=lambda row: f"{row['gpu']}-{row['again']}"
+    "row",
+    [row for row in WHOLE if row["execution"] == GRAPHS],
+    ids=lambda row: f"{row['gpu']}-{row['again']}",
 )
-def test_the_fast_unet_is_quoted_within_a_tenth_of_what_the_whole_trainer_took(row: dict[str, Any]) -> None:
+def test_the_fast_unets_table_is_within_a_tenth_of_the_whole_trainer_with_graphs(row: dict[str, Any]) -> None:
     seconds = recipe.seconds_per_step(row["batch"], 2**20, row["again"], row["gpu"], "fast")
     assert seconds == pytest.approx(row["seconds_per_step"], rel=0.1)
-    assert row["gpu"] in speed.FAST_GPUS
+
+
+def test_the_fast_unet_is_quoted_as_the_whole_trainer_took_without_graphs() -> None:
+    """The one run of the kind; the figure that is quoted was made from it."""
+    (row,) = [row for row in WHOLE if row["execution"] == NO_GRAPHS]
+    assert len(WHOLE) == 1 + sum(row["execution"] == GRAPHS for row in WHOLE)
+    assert row["gpu"] == "H100"
+    assert fast_or_not("ml.p5.4xlarge").seconds_per_step == pytest.approx(row["seconds_per_step"], rel=0.01)
+
+
+@pytest.mark.parametrize("batch", [1, 4, 8])
+def test_no_step_is_quoted_faster_than_its_kernels_are_launched(batch: int) -> None:
+    for name in ("ml.p5.4xlarge", "ml.p5en.48xlarge"):
+        assert fast_or_not(name, train_batch_size=batch).seconds_per_step >= 0.45
+
+
+def test_graphs_are_left_out_of_the_quote_because_the_image_records_none() -> None:
+    container = Path(__file__).parents[3] / "container"
+    pinned = (container / f"requirements/kohya_ss-{speed.FAST_VERSION}.in").read_text(encoding="utf-8")
+    source = (container / "kohya_trainer/acceleration/trainer.py").read_text(encoding="utf-8")
+    torch, since = re.search(r"^torch==(\d+)\.(\d+)", pinned, re.M), re.search(r"GRAPHS_SINCE = (.+)", source)
+    assert torch is not None
+    assert since is not None
+    assert (int(torch[1]), int(torch[2])) < ast.literal_eval(since[1])
 
 
 @pytest.mark.parametrize("name", ["ml.p5.4xlarge", "ml.p5en.48xlarge"])
@@ -111,8 +142,9 @@ def test_checkpointing_that_the_user_asked_for_is_quoted() -> None:
         kohya_version="v25.2.2",
         by_user=frozenset({"gradient_checkpointing"}),
     )
-    assert kept.seconds_per_step == pytest.approx(0.993, rel=0.01)
-    assert fast_or_not("ml.p5en.48xlarge").seconds_per_step == pytest.approx(0.651, rel=0.01)
+    # 16 images of all blocks computed again, of none: 1.743 / 2 and 0.967 × 2 / 3, and what it waits for.
+    assert kept.seconds_per_step == pytest.approx(0.8715 + 0.141, rel=0.01)
+    assert fast_or_not("ml.p5en.48xlarge").seconds_per_step == pytest.approx(0.6447 + 0.141, rel=0.01)
 
 
 def test_a_slower_gpu_takes_longer_and_less_work_less() -> None:
@@ -191,13 +223,13 @@ def quoted_as(execution: str, actual: float, instance: str = "ml.p5.4xlarge") ->
 
 def test_what_runs_quoted_with_the_fast_unet_took_corrects_its_figure_alone() -> None:
     """Refused three times, it takes as long as the trainer's own; the trainer's own takes no longer for that."""
-    refused = own_runs.corrections([quoted_as("fast", 2010)] * 3)
+    refused = own_runs.corrections([quoted_as("fast", 1600)] * 3)
     plain = fast_or_not("ml.p5.4xlarge")
     found = fast_or_not("ml.p5.4xlarge", corrections=refused)
-    assert found.seconds == pytest.approx(2.01 * plain.seconds, rel=0.01)
-    assert found.own_seconds == max(plain.own_seconds, found.seconds) < 1.2 * plain.own_seconds
+    assert found.seconds == pytest.approx(1.6 * plain.seconds, rel=0.01)
+    assert found.own_seconds == plain.own_seconds
     assert found.assumed[0].endswith(
-        "times 2.01 after 3 finished runs of this account on H100, quoted with the fast U-Net."
+        "times 1.60 after 3 finished runs of this account on H100, quoted with the fast U-Net."
     )
     never_fast = fast_or_not("ml.p5.4xlarge", xformers=True, corrections=refused)
     assert never_fast == fast_or_not("ml.p5.4xlarge", xformers=True)
