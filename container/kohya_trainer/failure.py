@@ -90,7 +90,7 @@ CLASSES = (
     ),
     FailureClass(
         "gpu-fault",
-        r"no CUDA-capable device|CUDA driver version is insufficient|uncorrectable ECC"
+        r"no CUDA-capable device|Found no NVIDIA driver|CUDA driver version is insufficient|uncorrectable ECC"
         r"|illegal memory access|NCCL error",
         "The GPU or its driver failed.",
         "Start the run again; if it fails again, choose another instance type.",

@@ -45,7 +45,10 @@ LOGS = {
     ],
     "no-data": ["ERROR No data found. Please verify arguments"],
     "not-finite": ["RuntimeError: NaN detected in latents: /opt/ml/work/dataset/train/10_cat/a.jpg"],
-    "gpu-fault": ["RuntimeError: CUDA error: an illegal memory access was encountered"],
+    "gpu-fault": [
+        "RuntimeError: CUDA error: an illegal memory access was encountered",
+        "RuntimeError: Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU",
+    ],
     "bad-config": [
         "sdxl_train_network.py: error: argument --seed: invalid int value: 'x'",
         "AssertionError: network for Text Encoder cannot be trained with caching Text Encoder outputs",

@@ -13,7 +13,7 @@ from failures import failed, limited
 from roots import Bench, Root, loader_of, sends, trainer_of
 
 # More than the longest silent part of a start; less than anybody wants to pay a GPU for.
-STALL_SECONDS = 60
+STALL_SECONDS = 90
 # The base model in half precision alone takes more, U-Net and text encoders read into memory twice that.
 HOST_MEMORY_GB = 4
 VOLUME = "4g"
@@ -45,7 +45,7 @@ def _killed_by_the_kernel(bench: Bench, whom: str, process: Callable[[int], int]
         f"{whom} that the kernel kills for its memory is told as such",
         run,
         "out-of-host-memory",
-        "The machine ran out of memory." if process is loader_of else "The trainer was killed, most likely",
+        f"{whom[0].upper()}{whom[1:]} was killed, most likely",
     )
 
 
@@ -95,15 +95,15 @@ def volume_of_its_own(folder: Path) -> Iterator[None]:
 def no_progress(bench: Bench) -> list[Result]:
     """A trainer that the kernel no longer runs: it neither ends nor writes, and heeds no SIGTERM."""
     root = prepared(bench, "stalled")
-    line = r"^progress step=15 "
-    run = Root(bench, root.name, {**root.variables, "STALL_SECONDS": str(STALL_SECONDS)}).run(
-        line, sends(signal.SIGSTOP, trainer_of)
-    )
+    patience = {**root.variables, "STALL_SECONDS": str(STALL_SECONDS)}
+    run = Root(bench, root.name, patience).run(r"^progress step=15 ", sends(signal.SIGSTOP, trainer_of))
     result = failed(
         "a trainer that makes no progress is stopped", run, "stalled", "The trainer wrote nothing for"
     )
-    silent = run.seconds - (run.first(line) or 0.0)
-    told = "silent for" in run.failure and "step=15" in run.failure
+    # Those that were on their way when it was stopped.
+    last = int(max((entry["step"] for entry in run.progress()), default=0))
+    silent = run.seconds - (run.first(rf"^progress step={last} ") or 0.0)
+    told = "silent for" in run.failure and f"after step {last} " in run.failure
     passed = result.passed and told and silent < STALL_SECONDS + 15 and not left(root)
     again = resumed(root, 10, "after it made no progress")
     return [
