@@ -36,7 +36,10 @@ def unmatched(path: Path) -> tuple[int, int, list[str]]:
     with torch.device("meta"):
         unet = UNet2DConditionModel(**UNET)
     modules = dict(unet.named_modules())
-    state, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(str(path), unet_config=unet.config)
+    # By its name: without a hub, diffusers does not look for a file itself.
+    state, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
+        str(path.parent), weight_name=path.name, unet_config=unet.config
+    )
     text = [name for name in state if name.startswith("text_encoder") and ".down." in name]
     pairs = convert_unet_state_dict_to_peft(
         {name.removeprefix("unet."): value for name, value in state.items() if name.startswith("unet.")}

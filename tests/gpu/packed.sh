@@ -27,11 +27,13 @@ case $program in
     [ ! -f "$folder/kohya_ss-v22.6.2.tar.gz" ] || set -- --older "$unpacked/kohya_ss-v22.6.2" "$@"
     ;;
 */recipes.py)
+    # The peer would ask a hub; the checks, which show what happens without one, must not be told.
+    export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
     peer=$folder/train_text_to_image_lora_sdxl.py
     [ ! -f "$peer" ] || set -- --peer-script "$peer" "$@"
     ;;
 esac
 export PYTHONPATH="$unpacked/packages${PYTHONPATH:+:$PYTHONPATH}"
-export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 PYTHONUNBUFFERED=1
+export PYTHONUNBUFFERED=1
 exec "$python" "$program" --sd-scripts "$unpacked/sd-scripts" \
     --vocabulary "$folder/bpe_simple_vocab_16e6.txt.gz" "$@"
