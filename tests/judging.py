@@ -14,7 +14,7 @@ from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.errors import ObjectMissingError
 from fine_tuning.inventory import InventoryFile, ListedObject
-from fine_tuning.plan import rejection
+from fine_tuning.report import rejection
 from fine_tuning.settings import Settings
 from fine_tuning.steps.inspecting import inspect_shard
 from fine_tuning.steps.planning import plan_run

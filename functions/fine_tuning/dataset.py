@@ -13,7 +13,7 @@ from fine_tuning.findings import Finding, error, warning
 from fine_tuning.inspection import REGULARIZATION_FOLDER
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.layout import Layout
-from fine_tuning.manifest import is_plain
+from fine_tuning.paths import is_plain
 
 _ENLARGED = 1.25  # times, in either direction: more than that is seen in what the model makes
 _CUT_AWAY = 0.25  # share of the pixels

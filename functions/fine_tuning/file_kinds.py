@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Literal
 
-from fine_tuning.manifest import same_name
+from fine_tuning.paths import same_name
 
 # What the trainer opens (sd-scripts, library/train_util.py, IMAGE_EXTENSIONS), without regard to case.
 TRAINABLE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")

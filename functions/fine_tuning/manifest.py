@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 from fine_tuning import strict_json
 from fine_tuning.findings import Finding, error
 from fine_tuning.nearest import did_you_mean
+from fine_tuning.paths import is_inside, same_name
 from fine_tuning.run import MANIFEST_NAME
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ DEFAULT_PRESET = "sdxl-character"
 DEFAULT_REPEATS = 10
 _SCHEMA_FILE = Path(__file__).with_name("manifest.schema.json")
 _SHOWN_VALUE = 80  # characters of a bad value that a message repeats
-_PERCENT_DECODINGS = 4  # a path that is still encoded after so many rounds means harm
 
 
 @dataclass(frozen=True)
@@ -214,34 +212,6 @@ def _misplaced_paths(files: Any) -> list[Finding]:
             findings.append(error("manifest-path-ambiguous", MANIFEST_NAME, message, remedy))
         seen.setdefault(same_name(path), path)
     return findings
-
-
-def same_name(path: str) -> str:
-    """Equal for paths that a disk may take for one: case is folded, accents are composed."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
-
-
-def is_inside(path: str) -> bool:
-    """Whether a relative S3 path stays below its prefix, also when it becomes a path on a disk.
-
-    And when somebody decodes it: '%2e%2e/' is refused, '100%.jpg' is not.
-    """
-    decoded = path
-    for _ in range(_PERCENT_DECODINGS):
-        if not is_plain(decoded):
-            return False
-        if (again := unquote(decoded)) == decoded:
-            return True
-        decoded = again
-    return False
-
-
-def is_plain(path: str) -> bool:
-    """Whether a relative path says what it says: no empty part, `.`, `..`, backslash or control character."""
-    parts = path.split("/")
-    if PurePosixPath(path).is_absolute() or "\\" in path or any(part in ("", ".", "..") for part in parts):
-        return False
-    return not any(unicodedata.category(character).startswith("C") for character in path)
 
 
 def _shortened(message: str) -> str:

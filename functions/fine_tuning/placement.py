@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from fine_tuning.file_kinds import pair_of, stem_of
 from fine_tuning.findings import Finding, note, warning
 from fine_tuning.inventory import InspectedFile
-from fine_tuning.manifest import same_name
+from fine_tuning.paths import same_name
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ docs/contracts.md.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -167,44 +166,6 @@ def _document(
     }
 
 
-def ladder_of(run: Run, decision: Decision, limits: Limits) -> list[dict[str, Any]]:
-    """The rungs as the flow holds them, each with the pipeline's parameters of its own."""
-    return [
-        {**rung.as_document(), "pipeline_parameters": pipeline_parameters(run, decision, limits, rung)}
-        for rung in decision.rungs
-    ]
-
-
-def pipeline_parameters(run: Run, decision: Decision, limits: Limits, rung: Rung) -> list[dict[str, str]]:
-    """The SageMaker pipeline's parameters, all strings as its API has them.
-
-    The image is added by the flow.
-    """
-    model = decision.base_model
-    inputs = run.uri(f"{run.prefix}input/")
-    own_model = model.uri if model and model.kind == "channel" else None
-    values = {
-        "InputS3DatasetLocation": run.uri(run.dataset_prefix),
-        "InputS3ConfigurationLocation": inputs,
-        # The very file: its folder may hold others, and what is downloaded is waited for on billed time. A
-        # channel over an empty prefix is refused, so without a base model of its own it shows the run's
-        # inputs.
-        "InputS3ModelLocation": own_model or inputs,
-        "OutputS3ModelLocation": run.uri(f"{run.prefix}output/"),
-        "CheckpointS3Location": run.uri(run.checkpoint_prefix),
-        "TrainingInstanceType": rung.instance_type,
-        "TrainingVolumeSizeInGB": limits.volume_gb,
-        "MaxTrainingRuntimeInSeconds": rung.max_runtime_seconds,
-        "TrainingMode": "spot" if rung.spot else "on-demand",
-        "RunId": run.run_id,
-        # With the base model in a channel and the tokenizers in the image nothing is left to be fetched.
-        "NetworkIsolation": own_model is not None,
-    }
-    if rung.spot:
-        values["MaxWaitTimeInSeconds"] = 2 * rung.max_runtime_seconds
-    return [{"Name": name, "Value": str(value)} for name, value in values.items()]
-
-
 def _plain_name(dataset: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", dataset).strip("-.")[:64] or "lora"
 
@@ -220,33 +181,3 @@ def _source(configuration: Configuration) -> str:
         "bucket_no_upscale",
     )
     return TOML_NAME if any(name in configuration.layers[1] for name in names) else MANIFEST_NAME
-
-
-def report(decision: Decision) -> dict[str, Any]:
-    """report.json of a dataset that was planned or rejected (events/report.schema.json)."""
-    facts = {**decision.summary, "buckets": _bucket_table(decision)} if decision.summary else None
-    return {
-        "accepted": decision.accepted,
-        "findings": [finding.as_document() for finding in decision.findings],
-        "plan": facts,
-        "quote": decision.quote.as_document() if decision.quote else None,
-    }
-
-
-def _bucket_table(decision: Decision) -> list[dict[str, int]]:
-    batch_size: int = (decision.config or {}).get("train_batch_size", 1)
-    return [
-        {
-            "width": bucket.size[0],
-            "height": bucket.size[1],
-            "images": bucket.images,
-            "batches": math.ceil(bucket.images / batch_size),
-        }
-        for bucket in decision.buckets
-    ]
-
-
-def rejection(findings: Sequence[Finding]) -> dict[str, Any]:
-    """report.json of what was rejected before it could be planned."""
-    documents = [finding.as_document() for finding in in_order(findings)]
-    return {"accepted": False, "findings": documents, "plan": None, "quote": None}

@@ -14,6 +14,7 @@ from fine_tuning.inventory import InspectedFile, InventoryFile, ListedObject
 from fine_tuning.limits import Limits
 from fine_tuning.manifest import Manifest
 from fine_tuning.plan import Decision
+from fine_tuning.report import rejection, report
 from fine_tuning.run import MANIFEST_NAME, TOML_NAME, Run
 
 # The bucket that the dataset will be dropped into is not known; a base model in any bucket may be in that one.
@@ -49,17 +50,17 @@ def judge(folder: Path, limits: Limits, on_file: Callable[[int, int], None]) -> 
     oversize = manifest.too_large(content.stat().st_size)
     accepted, findings = (None, [oversize]) if oversize else manifest.judge(content.read_bytes())
     if accepted is None:
-        return Judged(plan.rejection(findings))
+        return Judged(rejection(findings))
     listing = _listing(folder)
     now = datetime.now(UTC)
     state = upload.completeness(listing, accepted, now, now, settle_seconds=0, upload_wait_seconds=0)
     files = [listed.file for listed in inventory.without_manifest(listing)]
     if state.status != "complete":
-        return Judged(plan.rejection(state.findings), upload.count_images(listing))
+        return Judged(rejection(state.findings), upload.count_images(listing))
     inspected, found = _inspect(folder, files, accepted, on_file)
     toml = (folder / TOML_NAME).read_bytes() if (folder / TOML_NAME).is_file() else None
     decision = plan.plan(_run(folder, accepted), accepted, inspected, toml, found, limits)
-    return Judged(plan.report(decision), upload.count_images(listing), decision)
+    return Judged(report(decision), upload.count_images(listing), decision)
 
 
 def _listing(folder: Path) -> list[ListedObject]:

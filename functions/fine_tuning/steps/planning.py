@@ -15,6 +15,8 @@ from fine_tuning.findings import Finding, error, warning
 from fine_tuning.inventory import InspectedFile, as_lines, from_lines
 from fine_tuning.limits import Limits, budget
 from fine_tuning.manifest import Manifest
+from fine_tuning.pipeline_parameters import ladder_of
+from fine_tuning.report import report
 from fine_tuning.run import MANIFEST_NAME, TOML_NAME, Run
 from fine_tuning.settings import Settings
 from fine_tuning.steps.reading import read_manifest
@@ -39,7 +41,7 @@ def plan_run(
         corrections=own_runs.corrections(records.newest_completed()),
     )
     decision = plan.plan(run, manifest, files, _toml(run, files, objects), findings, limits, kept)
-    objects.write_document(run.report_key, plan.report(decision))
+    objects.write_document(run.report_key, report(decision))
     if decision.plan is None or decision.config is None:
         return {"decision": "rejected", "plan": None, "ladder": [], "budget_usd": None}
     objects.write(run.config_key, configuration.as_toml(decision.config), "application/toml")
@@ -51,7 +53,7 @@ def plan_run(
     return {
         "decision": "accepted",
         "plan": decision.summary,
-        "ladder": plan.ladder_of(run, decision, limits),
+        "ladder": ladder_of(run, decision, limits),
         "budget_usd": budget(manifest, limits),
     }
 

@@ -12,7 +12,7 @@ from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.errors import ObjectMissingError
 from fine_tuning.findings import Finding
-from fine_tuning.plan import rejection
+from fine_tuning.report import rejection
 from fine_tuning.run import MANIFEST_NAME, RESERVED_PREFIXES, Run
 from fine_tuning.statuses import is_final
 from fine_tuning.steps.telling import tell

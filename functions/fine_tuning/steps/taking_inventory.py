@@ -12,7 +12,7 @@ from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.findings import Finding
-from fine_tuning.plan import rejection
+from fine_tuning.report import rejection
 from fine_tuning.run import Run
 from fine_tuning.settings import Settings
 from fine_tuning.steps.reading import read_manifest

@@ -6,6 +6,7 @@ from typing import Any
 
 from fine_tuning import plan
 from fine_tuning.limits import Limits
+from fine_tuning.pipeline_parameters import ladder_of
 from fine_tuning.plan import Decision
 from tests.functions_data import RUN
 from tests.unit.functions.test_plan import FILES, LIMITS, codes, decide
@@ -77,7 +78,7 @@ def test_the_rungs_differ_in_nothing_but_the_instance_and_its_time() -> None:
         [],
         LIMITS,
     )
-    rungs = plan.ladder_of(RUN, decision, LIMITS)
+    rungs = ladder_of(RUN, decision, LIMITS)
     of_each = [{p["Name"]: p["Value"] for p in rung["pipeline_parameters"]} for rung in rungs]
     own = {"TrainingInstanceType", "TrainingMode", "MaxTrainingRuntimeInSeconds", "MaxWaitTimeInSeconds"}
     shared = [{name: value for name, value in each.items() if name not in own} for each in of_each]

@@ -11,6 +11,7 @@ import pytest
 from fine_tuning import instances, plan
 from fine_tuning.manifest import Manifest
 from fine_tuning.plan import Decision
+from fine_tuning.report import report
 from tests.functions_data import RUN, file
 from tests.unit.functions.test_plan import LIMITS, codes
 from tests.unit.functions.test_plan import decide as decided
@@ -43,7 +44,7 @@ def test_plan_steps_buckets_and_quote_are_those_of_the_larger_batch() -> None:
     assert (
         grown.plan["total_steps"] == grown.summary["total_steps"] == config(grown)["max_train_steps"] == steps
     )
-    assert [bucket["batches"] for bucket in plan.report(grown)["plan"]["buckets"]] == [53, 25]
+    assert [bucket["batches"] for bucket in report(grown)["plan"]["buckets"]] == [53, 25]
     assert grown.quote.seconds < before.quote.seconds
 
 

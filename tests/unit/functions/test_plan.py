@@ -13,7 +13,9 @@ from fine_tuning.base_model import BaseModelElsewhereError, base_model
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.limits import Limits
 from fine_tuning.manifest import Manifest
+from fine_tuning.pipeline_parameters import ladder_of
 from fine_tuning.plan import Decision
+from fine_tuning.report import rejection, report
 from tests.functions_data import BUCKET, EVENTS, RUN, file
 
 LIMITS = Limits("v25.2.2", ("ml.g5.8xlarge",), 50, 86400, None)
@@ -111,8 +113,8 @@ def test_the_report_is_what_its_schema_says(toml: bytes | None) -> None:
     schema = json.loads((EVENTS / "report.schema.json").read_bytes())
     decision = decide(toml=toml)
     assert decision.accepted is (toml is None)
-    jsonschema_rs.validate(schema, plan.report(decision))
-    jsonschema_rs.validate(schema, plan.rejection(decision.findings))
+    jsonschema_rs.validate(schema, report(decision))
+    jsonschema_rs.validate(schema, rejection(decision.findings))
 
 
 def parameters(rung: dict[str, Any]) -> dict[str, str]:
@@ -121,7 +123,7 @@ def parameters(rung: dict[str, Any]) -> dict[str, str]:
 
 def test_the_pipelines_parameters() -> None:
     decision = decide(spot=True, base_model=f"s3://{BUCKET}/models/m.safetensors")
-    given = parameters(plan.ladder_of(RUN, decision, LIMITS)[0])
+    given = parameters(ladder_of(RUN, decision, LIMITS)[0])
     assert decision.summary is not None
     runtime = decision.summary["max_runtime_seconds"]
     assert given == {
@@ -140,7 +142,7 @@ def test_the_pipelines_parameters() -> None:
     }
     assert decision.plan is not None
     assert decision.plan["base_model"]["file"] == "m.safetensors"
-    on_demand = parameters(plan.ladder_of(RUN, decide(), LIMITS)[0])
+    on_demand = parameters(ladder_of(RUN, decide(), LIMITS)[0])
     assert on_demand["TrainingMode"] == "on-demand"
     assert on_demand["InputS3ModelLocation"] == on_demand["InputS3ConfigurationLocation"]
     assert on_demand["NetworkIsolation"] == "False"
