@@ -16,7 +16,8 @@ from roots import Bench, Root, loader_of, sends, trainer_of
 STALL_SECONDS = 90
 # The base model in half precision alone takes more, U-Net and text encoders read into memory twice that.
 HOST_MEMORY_GB = 4
-VOLUME = "4g"
+# Three states of a gigabyte each and two models at a time.
+VOLUME = "6g"
 SLACK = 1 << 20
 
 
