@@ -41,9 +41,6 @@ def deliver(
         models[f"{written.stem}-best.safetensors"] = best.path
     for name, path in models.items():
         told = delivered_metadata(read_metadata(path), facts, tensors_sha256(path), inputs.private)
-        if path == written and not facts["stopped_early"] and "ss_steps" in told:
-            # The trainer's own counter begins anew with each launch.
-            told["ss_steps"] = str(facts["steps"])
         write_with_metadata(path, model / name, told)
     deliver_samples(written.parent / "sample", model / "samples", inputs.sample_prompts, inputs.private)
     for history in (so_far.history, so_far.validations):

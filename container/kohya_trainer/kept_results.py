@@ -1,4 +1,6 @@
-"""Samples and models in between, kept beside the states: a restart goes on from a state and makes only later ones."""
+"""Samples and models in between, kept beside the states. A restart goes on from a state and makes only later ones,
+because the hooks save a state when all that belongs to its step has been made.
+"""
 
 import re
 import shutil
@@ -43,9 +45,11 @@ def _results(folder: Path) -> list[Path]:
 
 
 def _later(path: Path, done: int) -> bool:
-    """A model of an epoch is written again under its name."""
+    """A model of a later epoch is written again under its name."""
+    if done == 0:
+        return True
     if path.suffix == ".png":
         step = step_of(path.name)
         return step is None or step > done
     match = _STEP.search(path.name)
-    return done == 0 or (match is not None and int(match[1]) > done)
+    return match is not None and int(match[1]) > done

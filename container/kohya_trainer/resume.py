@@ -83,12 +83,15 @@ def can_resume(table: OptionTable) -> bool:
 def resume_point(state: Path, done: int, loop: Loop, hooked: bool) -> ResumePoint | None:
     """None when the trainer cannot be made to do exactly the missing steps from this state.
 
-    hooked: the hooks end the trainer after the run's last step, which leaves only accumulation to get round.
+    hooked: the hooks end the trainer after the run's last step, and with accumulation save between epochs alone.
     """
     if not 0 < done < loop.total or loop.batches < 1:
         return None
     if hooked and loop.accumulation == 1:
         return ResumePoint(state, done, done, done % loop.batches, skip=True, exact=True)
+    if hooked and done % loop.steps_of_epoch == 0:
+        # Of an initial_step that passes over no batches the trainer takes the epoch, and counts from 0.
+        return ResumePoint(state, done, done, 0, skip=False, exact=True)
     # The step itself goes on where the epoch was; the next best are the nearest ones.
     nearest = sorted(range(1, loop.total), key=lambda step: (abs(step - done), step))
     for skip in (True, False):

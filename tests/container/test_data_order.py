@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from kohya_trainer.hooks import data_order
-from kohya_trainer.hooks.loop_follower import LoopFollower, before_first_batch
-from kohya_trainer.hooks.random_states import restore_random_state
+from kohya_trainer.hooks.loop_follower import LoopFollower, before_each_batch
+from kohya_trainer.hooks.random_states import count_batches_anew, restore_random_state
 from kohya_trainer.orders import Orders
 
 LENGTH, DRAWN_FOR_A_STEP = 8, 3
@@ -138,10 +138,13 @@ def _train_util() -> Any:
 
 
 class Accelerator:
-    process_index = 0
+    process_index, sync_gradients = 0, False
 
     def accumulate(self, model: Any) -> AbstractContextManager[None]:
         return nullcontext()
+
+    def unwrap_model(self, model: Any) -> Any:
+        return model
 
 
 def _launch(
@@ -159,7 +162,14 @@ def _launch(
     accelerator, seen = Accelerator(), []
     if resume:
         done = first_epoch * LENGTH + passed
-        before_first_batch(accelerator, lambda: restore_random_state(torch, resume, 0, done))
+        restored: list[int] = []
+
+        def restore(loop: Any) -> None:
+            if not restored:
+                restored.append(done)
+                restore_random_state(torch, resume, 0, done)
+
+        before_each_batch(accelerator, restore)
     for number in range(first_epoch, 99):
         epoch.value = number + 1
         for place, batch in enumerate(loader):
@@ -239,8 +249,9 @@ def test_the_hooks_restore_the_numbers_with_the_first_batch_and_not_again(
     state = _save(torch, tmp_path / "state")
     expected = [float(number) for number in torch.rand(2)]
     orders = Orders(states="", save_now="", done=10, total=40, counter_start=2, resume=str(state), exact=True)
-    accelerator, args = Accelerator(), SimpleNamespace(max_train_steps=40)
-    LoopFollower(orders).begin(args, accelerator)
+    accelerator, network = Accelerator(), SimpleNamespace(save_weights=None)
+    args = SimpleNamespace(max_train_steps=40, save_every_n_steps=None, validate_every_n_steps=None)
+    before_each_batch(accelerator, LoopFollower(orders).before_batch)
     torch.manual_seed(4)
 
     drawn = []
@@ -248,8 +259,19 @@ def test_the_hooks_restore_the_numbers_with_the_first_batch_and_not_again(
         with accelerator.accumulate(None):
             drawn += [float(number) for number in torch.rand(1)]
 
+    assert network.save_weights  # the hooks read it among this function's variables
     assert drawn == expected
     assert args.max_train_steps == 32
+
+
+def test_a_restart_does_not_need_the_count_of_batches_that_accelerate_cannot_read() -> None:
+    found: dict[str, int] = {}
+    module = SimpleNamespace(load_accelerator_state=lambda folder: found)
+    count_batches_anew(module)
+
+    assert module.load_accelerator_state("state") == {"step": 0}
+    found["step"] = 3
+    assert module.load_accelerator_state("state") == {"step": 3}
 
 
 def test_a_loader_that_begins_takes_nothing_from_the_numbers_of_the_noise(torch: Any) -> None:

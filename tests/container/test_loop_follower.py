@@ -15,45 +15,63 @@ from kohya_trainer.hooks.save_policy import LEAST_SECONDS, MOST_SECONDS_LOST, MO
 from kohya_trainer.orders import Orders
 from kohya_trainer.trainer_events import decode
 
-# What a process hands to the mean at a step: its loss, whether it is broken, asks for a state, finds one due, images.
-OTHER = [3.0, 0.0, 0.0, 0.0, 1.0]
+# What another process hands to the mean, after a step: its loss, whether it is broken, images …
+OTHER = [3.0, 0.0, 1.0]
+# … and where the next one begins: whether a state is due, whether one is asked for.
+NEITHER, ASKED = [0.0, 0.0], [0.0, 1.0]
 
 
 class Accelerator:
-    """The first of two processes; the other one is in `other`."""
+    """The first of two processes; what the other one says in turn is in `others`."""
 
     num_processes, process_index, is_main_process, sync_gradients = 2, 0, True, True
 
-    def __init__(self, other: list[float]) -> None:
-        self._other = other
+    def __init__(self, *others: list[float]) -> None:
+        self._others = iter(others)
 
     def reduce(self, values: list[float], reduction: str) -> list[float]:
         assert reduction == "mean"
-        return [(own + other) / 2 for own, other in zip(values, self._other, strict=True)]
+        return [(own + other) / 2 for own, other in zip(values, next(self._others), strict=True)]
 
     def save_state(self, folder: str) -> None:
         Path(folder).mkdir(parents=True)
 
+    def unwrap_model(self, model: Any) -> Any:
+        return model
+
+
+def the_loop(accelerator: Accelerator, recorder: object, **more: Any) -> dict[str, Any]:
+    """The variables of the trainer's loop that the hooks read."""
+    return {
+        "accelerator": accelerator,
+        "args": Namespace(
+            gradient_accumulation_steps=1, save_every_n_steps=None, validate_every_n_steps=None
+        ),
+        "batch": {},
+        "loss_recorder": recorder,
+        "network": Namespace(save_weights=None),
+        "optimizer": Namespace(param_groups=[{"lr": 1e-4}]),
+        "train_dataloader": range(4),
+        **more,
+    }
+
 
 @pytest.fixture
 def one_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, Any]]]:
-    """The events of a first step with a loss of 1 and two images, beside another process."""
+    """The events of a first step with a loss of 1 and two images, beside another process, until the next one begins."""
 
-    def step(other: list[float]) -> list[dict[str, Any]]:
+    def step(other: list[float], where_the_next_begins: list[float] = NEITHER) -> list[dict[str, Any]]:
         orders = Orders(
             states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"), total=9, save_every=5
         )
         recorder = object()
-        loop = {
-            "accelerator": Accelerator(other),
-            "args": Namespace(gradient_accumulation_steps=1),
-            "batch": {"image_keys": ["a.jpg", "b.jpg"]},
-            "global_step": 1,
-            "loss_recorder": recorder,
-            "optimizer": Namespace(param_groups=[{"lr": 1e-4}]),
-            "train_dataloader": range(4),
-        }
-        LoopFollower(orders).after_batch(recorder, loop, 1.0)
+        batch = {"image_keys": ["a.jpg", "b.jpg"]}
+        loop = the_loop(Accelerator(other, where_the_next_begins), recorder, batch=batch, global_step=1)
+        follower = LoopFollower(orders)
+        follower.before_batch(loop)
+        follower.after_batch(recorder, loop, 1.0)
+        assert not (tmp_path / "states").exists()
+        follower.before_batch(loop)
         return [event for line in capsys.readouterr().out.splitlines() if (event := decode(line))]
 
     return step
@@ -66,13 +84,13 @@ def test_a_step_has_the_mean_loss_and_the_images_of_all_processes(one_step: Any)
 
 
 def test_a_state_that_another_host_asks_for_is_saved(one_step: Any) -> None:
-    _, told = one_step([3.0, 0.0, 1.0, 0.0, 1.0])
+    _, told = one_step(OTHER, ASKED)
 
     assert (told["event"], told["step"], told["batches"], told["asked"]) == ("state", 1, 4, True)
 
 
 def test_no_state_is_saved_after_a_loss_of_another_process_broke(one_step: Any) -> None:
-    events = one_step([math.nan, 1.0, 1.0, 0.0, 1.0])
+    events = one_step([math.nan, 1.0, 1.0], ASKED)
 
     assert [told["event"] for told in events] == ["step"]
     assert math.isnan(events[0]["loss"])
@@ -98,15 +116,9 @@ def test_over_hours_saving_is_cheap_and_ten_minutes_at_most_can_be_lost(
     recorder = object()
     orders = Orders(states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"))
     follower = LoopFollower(orders)
-    loop = {
-        "accelerator": Alone([]),
-        "args": Namespace(gradient_accumulation_steps=1),
-        "batch": {},
-        "loss_recorder": recorder,
-        "optimizer": Namespace(param_groups=[{"lr": 1e-4}]),
-        "train_dataloader": range(4),
-    }
+    loop = the_loop(Alone(), recorder)
     for step in range(1, int(3 * 3600 / step_seconds)):
+        follower.before_batch(loop)
         now += step_seconds
         follower.after_batch(recorder, {**loop, "global_step": step}, 1.0)
 

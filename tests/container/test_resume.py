@@ -53,11 +53,15 @@ def test_with_the_hooks_every_step_can_be_gone_on_from_at_its_place_in_the_epoch
         assert Loop(batches=20, accumulation=1, total=34).start(done, skip=True) == (done // 20, done % 20)
 
 
-def test_with_accumulation_the_hooks_leave_the_trainers_own_count() -> None:
-    loop = Loop(batches=20, accumulation=4, total=40)
+def test_with_accumulation_the_hooks_go_on_exactly_from_the_end_of_an_epoch() -> None:
+    # Also where the last epoch is broken off, which the trainer's own count could not.
+    loop = Loop(batches=20, accumulation=4, total=38)
 
-    for done in range(1, 40):
-        assert resume_point(Path("s"), done, loop, hooked=True) == resume_point(Path("s"), done, loop, False)
+    for done in (5, 10, 35):
+        point = resume_point(Path("s"), done, loop, hooked=True)
+        assert point == ResumePoint(Path("s"), done, done, counter_start=0, skip=False, exact=True)
+        assert loop.start(done, skip=False) == (done // 5, 0)
+        assert resume_point(Path("s"), done, loop, hooked=False) is None
 
 
 @pytest.mark.parametrize(

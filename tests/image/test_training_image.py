@@ -169,7 +169,10 @@ def test_term_reaches_train_which_saves_and_says_so(built: Built, podman: Any, r
 
 
 # Of tests/container: they need torch and the trainer, which nothing but the image has.
-NEEDS_TORCH = ("test_acceleration.py", "test_data_order.py", "test_kept_latents.py", "test_module_names.py")
+NEEDS_TORCH = (
+    *("test_acceleration.py", "test_data_order.py", "test_kept_latents.py", "test_module_names.py"),
+    "test_real_loop.py",
+)
 
 
 def test_what_needs_torch_and_the_real_trainer_holds_in_the_image(built: Built, podman: Any) -> None:

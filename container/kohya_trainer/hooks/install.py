@@ -1,8 +1,7 @@
 """Puts this package into Kohya's training loop from inside its process, before the trainer's script runs.
 
-The trainer's modules are imported and a few of their functions wrapped (sd-scripts 2e0fcc5). Everything of a step is
-seen at one place, the end of a batch, where the trainer hands the loss to its LossRecorder: there the loop's own
-variables are read.
+The trainer's modules are imported and a few of their functions wrapped (sd-scripts 2e0fcc5). The loop's own variables
+are read at two places: where a batch begins, and where it ends and the trainer hands the loss to its LossRecorder.
 """
 
 import copy
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from kohya_trainer.hooks.data_order import keep_order
-from kohya_trainer.hooks.loop_follower import LoopFollower
+from kohya_trainer.hooks.loop_follower import LoopFollower, before_each_batch
 from kohya_trainer.hooks.processes import loaded_torch
+from kohya_trainer.hooks.random_states import count_batches_anew
 from kohya_trainer.kept_latents import draw_latents_apart, keep_latents
 from kohya_trainer.orders import Orders
 
@@ -33,6 +33,8 @@ def install_hooks(orders: Orders) -> None:
             draw_latents_apart(train_util, torch)
     if torch:
         keep_order(train_util, torch)
+        count_batches_anew(importlib.import_module("accelerate.accelerator"))
+        _warm_captions_up_by_the_run(train_util, follower)
 
 
 def _follow_loop(train_util: Any, follower: LoopFollower) -> None:
@@ -46,7 +48,7 @@ def _follow_loop(train_util: Any, follower: LoopFollower) -> None:
     @wraps(prepare)
     def prepared(args: Any) -> Any:
         accelerator = prepare(args)
-        follower.begin(args, accelerator)
+        before_each_batch(accelerator, follower.before_batch)
         return accelerator
 
     train_util.LossRecorder.add = recorded
@@ -54,12 +56,18 @@ def _follow_loop(train_util: Any, follower: LoopFollower) -> None:
 
 
 def _number_by_the_run(train_util: Any, follower: LoopFollower) -> None:
-    """The trainer names models in between, and samples, by its counter."""
+    """The trainer names models in between, and samples, by its counter, and finds by it the models that go."""
     name, draw = train_util.get_step_ckpt_name, train_util.sample_images_common
+    older = train_util.get_remove_step_no
 
     @wraps(name)
     def named(args: Any, extension: str, step: int) -> Any:
         return name(args, extension, follower.step_of_run(step))
+
+    @wraps(older)
+    def removed(args: Any, step: int) -> int | None:
+        found = older(follower.intervals.of_the_run(args), follower.step_of_run(step))
+        return None if found is None else follower.counter_of(found)
 
     @wraps(draw)
     def drawn(pipe: Any, accelerator: Any, args: Any, epoch: Any, steps: int, *rest: Any, **more: Any) -> Any:
@@ -72,4 +80,16 @@ def _number_by_the_run(train_util: Any, follower: LoopFollower) -> None:
         return draw(pipe, accelerator, at_once, None, due, *rest, **more)
 
     train_util.get_step_ckpt_name = named
+    train_util.get_remove_step_no = removed
     train_util.sample_images_common = drawn
+
+
+def _warm_captions_up_by_the_run(train_util: Any, follower: LoopFollower) -> None:
+    """token_warmup_step is counted by what the dataset is told."""
+    tell = train_util.BaseDataset.set_current_step
+
+    @wraps(tell)
+    def told(self: Any, step: int) -> None:
+        tell(self, follower.step_of_run(step))
+
+    train_util.BaseDataset.set_current_step = told

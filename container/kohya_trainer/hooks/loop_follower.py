@@ -1,14 +1,17 @@
-"""Follows Kohya's training loop, a batch at a time: exact losses, states when they are due or asked for, samples at the
-run's own steps, the best validation kept. `loop` holds the loop's own variables (train_network.py, sd-scripts 2e0fcc5).
+"""Follows Kohya's training loop, a batch at a time: exact losses, states when they are due or asked for, samples,
+models and validations at the run's own steps, the best validation kept. `loop` holds the loop's own variables
+(train_network.py, sd-scripts 2e0fcc5).
 """
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from kohya_trainer.hooks.intervals import Intervals
 from kohya_trainer.hooks.processes import loaded_torch, means
 from kohya_trainer.hooks.random_states import restore_random_state
 from kohya_trainer.hooks.states import StateSaver
@@ -19,7 +22,9 @@ GIB = float(2**30)
 
 
 class LoopFollower:
-    """One launch of the trainer, step by step."""
+    """One launch of the trainer, step by step. `intervals` are there from the first batch on."""
+
+    intervals: Intervals
 
     def __init__(self, orders: Orders) -> None:
         self._orders, self._states = orders, StateSaver(orders)
@@ -29,35 +34,40 @@ class LoopFollower:
         self._finite = True
         self._step_seconds = 0.0
         self._step_began = time.monotonic()
-        self._drawn_at = -1
+        self._begun = False
+        self._drawn_at = self._validated_at = -1
+        self._validation: list[float] = []
         self._best, self._waited = orders.best_loss, orders.waited
 
-    def begin(self, args: Any, accelerator: Any) -> None:
-        """The accelerator is there; nothing is loaded yet."""
-        orders = self._orders
-        if not orders.resume:
-            return
-
-        def go_on() -> None:
-            if orders.exact and orders.total:
-                # The trainer counts from the broken epoch's start, and must end with the run's last step.
-                args.max_train_steps = orders.counter_start + orders.total - orders.done
-            if torch := loaded_torch():
-                index = int(accelerator.process_index)
-                restore_random_state(torch, Path(str(orders.resume)), index, orders.done)
-
-        before_first_batch(accelerator, go_on)
+    def before_batch(self, loop: Mapping[str, Any]) -> None:
+        """The batch is loaded, and all that belongs to the steps before has been made, at an epoch's end its
+        validation, samples and model, too. What is made after a state is saved and before this, no restart makes.
+        """
+        if not self._begun:
+            self._begun = True
+            self._begin(loop)
+        elif loop["accelerator"].sync_gradients:
+            self._save_if_due(loop)
+        self.intervals.announce(loop["args"], self._step + 1)
 
     def step_of_run(self, counter: int) -> int:
         """The trainer's counter begins anew with each launch."""
         return self._orders.done + counter - self._orders.counter_start
 
+    def counter_of(self, step: int) -> int:
+        """What the trainer counts at the run's `step`; below 0 long before this launch."""
+        return step - self._orders.done + self._orders.counter_start
+
     def after_batch(self, recorder: Any, loop: Mapping[str, Any], loss: float) -> None:
         """`recorder` tells a training batch from one of a validation."""
         if recorder is loop["loss_recorder"]:
             self._trained(loop, loss)
-        elif loop["val_timesteps_step"] + 1 == loop["validation_total_steps"]:
-            self._validated(float(recorder.moving_average), loop)
+            return
+        # The recorder's own average mixes the validations of the first epoch.
+        self._validation.append(loss)
+        if loop["val_timesteps_step"] + 1 == loop["validation_total_steps"]:
+            losses, self._validation = self._validation, []
+            self._validated(sum(losses) / len(losses), loop)
 
     def sample_step(self, args: Any, epoch: int | None, steps: int) -> int | None:
         """The run's own step, if samples are due at this call of the trainer's; at the end they always are."""
@@ -77,6 +87,30 @@ class LoopFollower:
         self._drawn_at = step
         return step
 
+    def _begin(self, loop: Mapping[str, Any]) -> None:
+        orders, args, accelerator = self._orders, loop["args"], loop["accelerator"]
+        self.intervals = Intervals(args)
+        self._number_models(accelerator.unwrap_model(loop["network"]))
+        if not orders.resume:
+            return
+        if orders.exact and orders.total:
+            # The trainer counts from the broken epoch's start, and must end with the run's last step.
+            args.max_train_steps = orders.counter_start + orders.total - orders.done
+        if torch := loaded_torch():
+            restore_random_state(torch, Path(orders.resume), int(accelerator.process_index), orders.done)
+
+    def _number_models(self, network: Any) -> None:
+        """In the metadata of what the trainer saves stands its counter."""
+        write = network.save_weights
+
+        def numbered(file: str, dtype: Any, metadata: Mapping[str, str]) -> None:
+            told = dict(metadata)
+            if "ss_steps" in told:
+                told["ss_steps"] = str(self.step_of_run(int(told["ss_steps"])))
+            write(file, dtype, told)
+
+        network.save_weights = numbered
+
     def _trained(self, loop: Mapping[str, Any], loss: float) -> None:
         self._losses.append(loss)
         self._files += [Path(key).name for key in loop["batch"].get("image_keys", ())]
@@ -91,11 +125,9 @@ class LoopFollower:
         losses, self._losses = self._losses, []
         files, self._files = self._files, []
         finite = all(math.isfinite(loss) for loss in losses)
-        asked = self._states.is_asked()
-        # The main process's clock decides when a state is due, and any host may be the one that is interrupted.
-        due = accelerator.is_main_process and self._states.is_due(self._step, self._step_seconds)
-        told = [sum(losses) / len(losses), not finite, asked, due, len(files)]
-        loss, broken, anybody_asked, is_due, images = means(accelerator, [float(number) for number in told])
+        loss, broken, images = means(
+            accelerator, [sum(losses) / len(losses), float(not finite), float(len(files))]
+        )
         self._finite = self._finite and not broken
         if accelerator.is_main_process:
             tell(
@@ -108,15 +140,23 @@ class LoopFollower:
                 files=files,
                 gpu_gib=_gpu_gib(),
             )
-        worth_saving = self._finite and (self._orders.total is None or self._step < self._orders.total)
-        if worth_saving and (is_due or anybody_asked):
-            self._states.save(self._step, loop, asked=bool(anybody_asked))
-        self._step_began = time.monotonic()
+
+    def _save_if_due(self, loop: Mapping[str, Any]) -> None:
+        accelerator, began = loop["accelerator"], time.monotonic()
+        # The main process's clock decides when a state is due, and any host may be the one that is interrupted.
+        due = accelerator.is_main_process and self._states.is_due(self._step, self._step_seconds)
+        is_due, asked = means(accelerator, [float(due), float(self._states.is_asked())])
+        if self._finite and (is_due or asked):
+            self._states.save(self._step, loop, asked=bool(asked))
+            self._step_began += time.monotonic() - began
 
     def _validated(self, loss: float, loop: Mapping[str, Any]) -> None:
         """The best weights are written by the trainer's own function, with its metadata. Each process has validated a
-        share, and all of them end together.
+        share, and all of them end together. At an epoch's last step the trainer may validate twice.
         """
+        if self._step == self._validated_at:
+            return
+        self._validated_at = self._step
         accelerator = loop["accelerator"]
         (loss,) = means(accelerator, [loss])
         better = math.isfinite(loss) and (self._best is None or loss < self._best)
@@ -129,7 +169,7 @@ class LoopFollower:
             model = f"{loop['args'].output_name}-best.safetensors" if better else ""
             if model:
                 network = accelerator.unwrap_model(loop["network"])
-                loop["save_model"](model, network, self._step, loop["epoch"])
+                loop["save_model"](model, network, loop["global_step"], loop["epoch"])
             tell("validation", step=self._step, loss=loss, model=model, waited=self._waited, stop=stop)
         self._step_began = time.monotonic()
         if stops:
@@ -137,17 +177,16 @@ class LoopFollower:
             raise SystemExit(0)
 
 
-def before_first_batch(accelerator: Any, act: Callable[[], None]) -> None:
-    """Calls `act` once, when the loader has begun and the first batch is about to be used."""
+def before_each_batch(accelerator: Any, act: Callable[[Mapping[str, Any]], None]) -> None:
+    """Calls `act` with the loop's variables, when a batch is loaded and about to be used."""
     accumulate = accelerator.accumulate
 
-    def once(*models: Any) -> AbstractContextManager[Any]:
-        accelerator.accumulate = accumulate
-        act()
+    def begun(*models: Any) -> AbstractContextManager[Any]:
+        act(sys._getframe(1).f_locals)
         context: AbstractContextManager[Any] = accumulate(*models)
         return context
 
-    accelerator.accumulate = once
+    accelerator.accumulate = begun
 
 
 def _learning_rate(optimizer: Any) -> float | None:

@@ -4,6 +4,7 @@ checkpointing.py, which does so for the main process alone.
 
 import random
 from collections.abc import Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,19 @@ def write_random_states(torch: Any, state: Path, gathered: Sequence[Mapping[str,
     """Those of the other processes, beside accelerate's own file and in its form."""
     for index, numbers in enumerate(gathered[1:], 1):
         torch.save(numbers, _file(state, index))
+
+
+def count_batches_anew(accelerate_accelerator: Any) -> None:
+    """accelerate 0.33.0 wants the count of batches from the file of random numbers, which torch.load refuses since 2.6
+    (a KeyError: 'step' in place of a restart). It counts within a step alone, and a state lies between steps.
+    """
+    load = accelerate_accelerator.load_accelerator_state
+
+    @wraps(load)
+    def loaded(*state: Any, **more: Any) -> dict[str, Any]:
+        return {"step": 0, **load(*state, **more)}
+
+    accelerate_accelerator.load_accelerator_state = loaded
 
 
 def restore_random_state(torch: Any, state: Path, process_index: int, step: int) -> None:

@@ -12,7 +12,8 @@ LEAST_SECONDS = 60.0
 def seconds_between_saves(save_seconds: float | None, step_seconds: float) -> float:
     """Seconds of training after one save until the next begins; `save_seconds` is None before one was measured.
 
-    Lost at most: these seconds, the step in which they end, and the save that was not finished.
+    Lost at most: these seconds, the step in which they end with what is validated and drawn after it, and the save that
+    was not finished.
     """
     if save_seconds is None:
         return LEAST_SECONDS

@@ -33,7 +33,10 @@ class StateSaver:
         return time.monotonic() - self._saved_at >= seconds_between_saves(self._seconds, step_seconds)
 
     def save(self, step: int, loop: Mapping[str, Any], asked: bool) -> None:
-        """All processes at the same step: the main one writes, and is told the random numbers of the others."""
+        """All processes between the same steps: the main one writes, and is told the random numbers of the others.
+
+        The step and, between epochs, the epoch in train_state.json are the next ones; a restart reads neither.
+        """
         accelerator = loop["accelerator"]
         self._asked = self._asked or asked
         # With accumulation the trainer can go on only from the end of an epoch.

@@ -75,6 +75,28 @@ def get_step_ckpt_name(args: Namespace, ext: str, step_no: int) -> str:
     return f"{args.output_name}-step{step_no:08d}{ext}"
 
 
+def get_epoch_ckpt_name(args: Namespace, ext: str, epoch_no: int) -> str:
+    """Of an epoch's model."""
+    return f"{args.output_name}-{epoch_no:06d}{ext}"
+
+
+def get_remove_step_no(args: Namespace, step_no: int) -> int | None:
+    """The model in between that goes when that of `step_no` comes; there need not be one."""
+    if args.save_last_n_steps is None:
+        return None
+    old: int = step_no - args.save_last_n_steps - 1
+    old -= old % args.save_every_n_steps
+    return None if old < 0 else old
+
+
+def get_remove_epoch_no(args: Namespace, epoch_no: int) -> int | None:
+    """The epoch whose model goes when that of `epoch_no` comes."""
+    if args.save_last_n_epochs is None:
+        return None
+    old: int = epoch_no - args.save_every_n_epochs * args.save_last_n_epochs
+    return None if old < 0 else old
+
+
 def sample_images_common(
     draw: Callable[[int | None, int], None],
     accelerator: Accelerator,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from rehearsal_trainer.dataset import Dataset
 from rehearsal_trainer.log import plain
@@ -34,16 +33,11 @@ def save_lora(path: Path, network: Network, metadata: dict[str, Any]) -> None:
     """float16 tensors; metadata values are strings, nested ones JSON, None is written as Kohya writes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain(f"\nsaving checkpoint: {path}")
-    # A LoRA whose numbers left float16's range is saved by Kohya too, with infinities in it.
-    with np.errstate(over="ignore", invalid="ignore"):
-        tensors = {name: array.astype(np.float16) for name, array in network.parameters().items()}
-    for name in network.modules:
-        tensors[f"{name}.alpha"] = np.asarray(network.alpha, dtype=np.float16)
     texts = {
         key: json.dumps(value) if isinstance(value, dict | list) else str(value)
         for key, value in metadata.items()
     }
-    save_file(tensors, path, metadata={**texts, "rehearsal": "true"})
+    network.save_weights(str(path), np.float16, {**texts, "rehearsal": "true"})
 
 
 def describe(args: Namespace, dataset: Dataset, epochs: int, began: float) -> dict[str, Any]:

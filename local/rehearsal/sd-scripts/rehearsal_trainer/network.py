@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from rehearsal_trainer.dataset import CAPTION_SIZE
 
@@ -62,6 +63,15 @@ class Network:
             )
             for name in MODULES
         }
+
+    def save_weights(self, file: str, dtype: type[np.float16], metadata: dict[str, str]) -> None:
+        """As networks/lora.py does it."""
+        # A LoRA whose numbers left float16's range is saved by Kohya too, with infinities in it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            tensors = {name: array.astype(dtype) for name, array in self.parameters().items()}
+        for name in self.modules:
+            tensors[f"{name}.alpha"] = np.asarray(self.alpha, dtype=dtype)
+        save_file(tensors, file, metadata=metadata)
 
     def parameters(self) -> dict[str, Array]:
         """Name in the LoRA file → trained array, the very object that is updated in place."""

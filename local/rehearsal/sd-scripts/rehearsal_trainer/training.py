@@ -7,7 +7,7 @@ import os
 import random
 import time
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +55,8 @@ def train(args: Namespace) -> int:
     rng = np.random.default_rng(args.seed)
     known = load_state(Path(args.resume), network, optimizer, rng) if args.resume else None
     epochs = math.ceil(args.max_train_steps / steps_per_epoch)
+    if args.save_n_epoch_ratio:
+        args.save_every_n_epochs = math.floor(epochs / args.save_n_epoch_ratio) or 1
     _announce(accelerator.print, args, dataset, batches, epochs)
     metadata = describe(args, dataset, epochs, began)
     loop = _Loop(args, accelerator, dataset, network, optimizer, rng, metadata)
@@ -65,8 +67,7 @@ def train(args: Namespace) -> int:
         save_state(
             Path(args.output_dir) / f"{args.output_name}-state", network, optimizer, rng, epochs, steps
         )
-    metadata |= {"ss_steps": steps, "ss_epoch": epochs, "ss_training_finished_at": time.time()}
-    save_lora(Path(args.output_dir) / f"{args.output_name}.safetensors", network, metadata)
+    loop.save_model(f"{args.output_name}.safetensors", network, steps, epochs)
     info("model saved.")
     return 0
 
@@ -131,23 +132,27 @@ class _Loop:
         )
         self._metadata, self._total = metadata, int(args.max_train_steps)
         self._pending: dict[str, Array] = {}
+        # Kohya's current_epoch and current_step: the latter is set when a batch begins.
         self._epoch = 0
-        self._counter = 0
+        self._step_before = 0
         self._accelerator = accelerator
         accelerator.saves = self._save_state
 
     def run(self, num_train_epochs: int, first_epoch: int, skip: int) -> int:
         """Returns the trainer's own counter at the end."""
         args, network, optimizer, accelerator = self._args, self._network, self._optimizer, self._accelerator
-        save_model = self._save_model
+        save_model = self.save_model
         pause = float(
             os.environ.get("REHEARSAL_STEP_SECONDS", "0")
         )  # as slow as a GPU, where a test wants it so
         accumulation = int(args.gradient_accumulation_steps)
         train_dataloader = _share(range(self._dataset.batches), accelerator)
         num_update_steps_per_epoch = math.ceil(len(train_dataloader) / accumulation)
-        loss_recorder, val_epoch_loss_recorder = train_util.LossRecorder(), train_util.LossRecorder()
-        global_step = self._counter = skip
+        held_out = _share(self._dataset.validation, accelerator)
+        validation_total_steps = len(held_out)
+        loss_recorder = train_util.LossRecorder()
+        val_step_loss_recorder, val_epoch_loss_recorder = train_util.LossRecorder(), train_util.LossRecorder()
+        global_step = skip
         bar = ProgressBar(int(args.max_train_steps) - skip) if accelerator.is_local_main_process else None
         for epoch in range(first_epoch, num_train_epochs):
             accelerator.print(f"\nepoch {epoch + 1}/{num_train_epochs}\n")
@@ -157,31 +162,33 @@ class _Loop:
             passed, skip = min(1, max(skip, 0)), 0
             for index, examples in enumerate(images):
                 batch = {"image_keys": [str(image.path) for image in examples]}
-                accelerator.sync_gradients = (index + 1) % accumulation == 0 or index + 1 == len(images)
+                self._step_before = global_step
                 time.sleep(pause)
                 with accelerator.accumulate(network):
+                    # accelerate knows it here and not before.
+                    accelerator.sync_gradients = (index + 1) % accumulation == 0 or index + 1 == len(images)
                     loss = self._accumulate(examples, accumulation)
                     if accelerator.sync_gradients:
-                        self._step()
+                        self._update()
                 if accelerator.sync_gradients:
                     if bar:
                         bar.update()
                     global_step += 1
-                    self._counter = global_step
                     self._sample(None, global_step)
-                    self._save_if_due(global_step)
+                    self._save_step(global_step, epoch)
                 loss_recorder.add(epoch=epoch, step=index + passed, loss=loss)
                 if bar:
                     bar.set_loss(loss_recorder.moving_average)
+                if accelerator.sync_gradients and _due(global_step, args.validate_every_n_steps):
+                    for val_timesteps_step, loss in enumerate(self._validation_losses(held_out)):
+                        val_step_loss_recorder.add(epoch=epoch, step=val_timesteps_step, loss=loss)
                 if global_step >= int(args.max_train_steps):
                     break
-            held_out = _share(self._dataset.validation, accelerator)
-            validation_total_steps = len(held_out)
-            for val_timesteps_step, image in enumerate(held_out):
-                # The same noise every time, as Kohya's validation_seed makes it.
-                seed = self._args.seed + val_timesteps_step
-                loss, _ = network.loss_and_gradients(*_examples([image], np.random.default_rng(seed)))
-                val_epoch_loss_recorder.add(epoch=epoch, step=val_timesteps_step, loss=loss)
+            if _due(epoch + 1, args.validate_every_n_epochs or 1):
+                for val_timesteps_step, loss in enumerate(self._validation_losses(held_out)):
+                    val_epoch_loss_recorder.add(epoch=epoch, step=val_timesteps_step, loss=loss)
+            if epoch + 1 < num_train_epochs:
+                self._save_epoch(epoch + 1, global_step)
             self._sample(epoch + 1, global_step)
         if bar:
             bar.close()
@@ -197,7 +204,13 @@ class _Loop:
             self._pending[name] = self._pending[name] + share if name in self._pending else share
         return loss * weight
 
-    def _step(self) -> None:
+    def _validation_losses(self, held_out: Sequence[TrainImage]) -> Iterator[float]:
+        for index, image in enumerate(held_out):
+            # The same noise every time, as Kohya's validation_seed makes it.
+            rng = np.random.default_rng(self._args.seed + index)
+            yield self._network.loss_and_gradients(*_examples([image], rng))[0]
+
+    def _update(self) -> None:
         means = self._accelerator.reduce(list(self._pending.values()), reduction="mean")
         self._pending = dict(zip(self._pending, means, strict=True))
         clip(self._pending, float(self._args.max_grad_norm))
@@ -211,28 +224,45 @@ class _Loop:
 
         train_util.sample_images_common(draw, self._accelerator, self._args, epoch, step)
 
-    def _save_model(self, name: str, network: Network, steps: int, epoch: int) -> None:
-        metadata = {**self._metadata, "ss_steps": steps, "ss_epoch": epoch}
-        save_lora(Path(self._args.output_dir) / name, network, metadata)
+    def save_model(self, name: str, network: Network, steps: int, epoch: int) -> None:
+        self._metadata |= {"ss_steps": steps, "ss_epoch": epoch, "ss_training_finished_at": time.time()}
+        save_lora(Path(self._args.output_dir) / name, network, self._metadata)
 
     def _save_state(self, folder: Path) -> None:
-        save_state(folder, self._network, self._optimizer, self._rng, self._epoch, self._counter)
+        save_state(folder, self._network, self._optimizer, self._rng, self._epoch, self._step_before + 1)
 
-    def _save_if_due(self, step: int) -> None:
+    def _save_step(self, step: int, epoch: int) -> None:
         args = self._args
-        if (
-            not self._accelerator.is_main_process
-            or not args.save_every_n_steps
-            or step % int(args.save_every_n_steps) != 0
-        ):
+        if not self._accelerator.is_main_process or not _due(step, args.save_every_n_steps):
             return
-        name = f"{args.output_name}-step{step:08d}"
-        model = train_util.get_step_ckpt_name(args, ".safetensors", step)
-        self._save_model(model, self._network, step, self._epoch)
+        name = train_util.get_step_ckpt_name(args, ".safetensors", step)
+        self.save_model(name, self._network, step, epoch)
         if args.save_state:
             info(f"saving state at step {step}")
-            self._accelerator.save_state(str(Path(args.output_dir) / f"{name}-state"))
+            state = f"{args.output_name}-step{step:08d}-state"
+            self._accelerator.save_state(str(Path(args.output_dir) / state))
             remove_old_state(args, step)
+        old = train_util.get_remove_step_no(args, step)
+        if old is not None:
+            self._remove_model(train_util.get_step_ckpt_name(args, ".safetensors", old))
+
+    def _save_epoch(self, epoch: int, step: int) -> None:
+        args = self._args
+        if not self._accelerator.is_main_process or not _due(epoch, args.save_every_n_epochs):
+            return
+        self.save_model(
+            train_util.get_epoch_ckpt_name(args, ".safetensors", epoch), self._network, step, epoch
+        )
+        old = train_util.get_remove_epoch_no(args, epoch)
+        if old is not None:
+            self._remove_model(train_util.get_epoch_ckpt_name(args, ".safetensors", old))
+
+    def _remove_model(self, name: str) -> None:
+        (Path(self._args.output_dir) / name).unlink(missing_ok=True)
+
+
+def _due(count: int, every: int | None) -> bool:
+    return every is not None and count % int(every) == 0
 
 
 def _share(items: Sequence[_Item], accelerator: train_util.Accelerator) -> Sequence[_Item]:

@@ -1,0 +1,165 @@
+"""Kohya's own loop with the hooks in it, interrupted and gone on with, against a run that was not.
+
+Needs torch and kohya_ss v25.2.2 in KOHYA_HOME: `./dev test-image` runs it in the image that it has built, elsewhere it
+is skipped. Small models stand in the place of SDXL's (small_trainer.py); the loop is the real one.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+import kohya_trainer
+from kohya_trainer import orders
+from kohya_trainer.command import TRAINER_PROCESS, entry_point
+from kohya_trainer.orders import Orders
+from kohya_trainer.resume import Loop, resume_point
+from kohya_trainer.toml_text import to_toml
+from kohya_trainer.trainer_events import decode
+
+pytest.importorskip("torch", reason="torch is in the training image alone")
+KOHYA_HOME = os.environ.get("KOHYA_HOME")
+pytestmark = pytest.mark.skipif(not KOHYA_HOME, reason="KOHYA_HOME is not set")
+
+# 15 batches an epoch.
+COMMON: dict[str, Any] = {
+    "pretrained_model_name_or_path": "small",
+    "network_module": "networks.lora",
+    "network_dim": 2,
+    "network_train_unet_only": True,
+    "resolution": "64,64",
+    "train_batch_size": 2,
+    "seed": 3,
+    "caption_extension": ".txt",
+    "max_data_loader_n_workers": 0,
+    "optimizer_type": "AdamW",
+    "learning_rate": 1e-2,
+    "lr_scheduler": "cosine",
+    "mixed_precision": "no",
+    "output_name": "small",
+    "save_model_as": "safetensors",
+    "validation_split": 0.25,
+}
+BY_STEPS = {"save_every_n_steps": 4, "save_last_n_steps": 12, "validate_every_n_steps": 6}
+BY_EPOCHS = {"save_every_n_epochs": 1, "sample_every_n_epochs": 1}
+ACCUMULATED = {**BY_EPOCHS, "gradient_accumulation_steps": 4}
+# (options, steps in all, batches of an epoch, steps after which a state is saved and gone on from)
+RUNS = {
+    "within an epoch": ({**BY_STEPS, "sample_every_n_steps": 6}, 34, 15, 12),
+    "at an epoch's end": ({**BY_STEPS, **BY_EPOCHS}, 34, 15, 15),
+    "accumulated": (ACCUMULATED, 11, 15, 4),
+}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images" / "10_cat"
+    folder.mkdir(parents=True)
+    for index in range(4):
+        Image.new("RGB", (64, 64), (60 * index, 255 - 60 * index, 99)).save(folder / f"{index}.png")
+        (folder / f"{index}.txt").write_text(f"cat, number {index}")
+    return folder.parent
+
+
+class Launch:
+    """Of one folder, in which a launch goes on from the state of the one before."""
+
+    def __init__(self, folder: Path, images: Path, options: dict[str, Any], total: int) -> None:
+        self.folder = folder
+        (folder / "output").mkdir(parents=True)
+        (folder / "prompts.txt").write_text("cat --w 64 --h 64 --d 7\n")
+        self._options = {
+            **COMMON,
+            **options,
+            "train_data_dir": str(images),
+            "output_dir": str(folder / "output"),
+            "sample_prompts": str(folder / "prompts.txt"),
+            "max_train_steps": total,
+        }
+        self._orders = Orders(
+            states=str(folder / "states"),
+            save_now=str(folder / "save-now"),
+            total=total,
+            samples=True,
+            sample_every=options.get("sample_every_n_steps"),
+        )
+
+    def run(self, save_every: int, resume: Any = None) -> list[dict[str, Any]]:
+        """The events until the end."""
+        told, options = replace(self._orders, save_every=save_every), dict(self._options)
+        if resume:
+            told = replace(
+                told,
+                done=resume.done,
+                counter_start=resume.counter_start,
+                resume=str(resume.state),
+                exact=resume.exact,
+            )
+            options |= {"resume": str(resume.state), "initial_step": resume.initial_step}
+            options["skip_until_initial_step"] = resume.skip
+        config = self.folder / "config.toml"
+        config.write_text(to_toml(options))
+        told.write(self.folder / "orders.json")
+        trainer = entry_point(Path(str(KOHYA_HOME))).parent
+        path = os.pathsep.join((str(trainer), str(Path(kohya_trainer.__file__).parents[1])))
+        script = Path(__file__).with_name("small_trainer.py")
+        done = subprocess.run(
+            [sys.executable, str(TRAINER_PROCESS), str(script), "--config_file", str(config)],
+            env={**os.environ, "PYTHONPATH": path, orders.VARIABLE: str(self.folder / "orders.json")},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+        return [event for line in done.stdout.splitlines() if (event := decode(line))]
+
+    def results(self) -> dict[str, tuple[Any, ...]]:
+        """Models and pictures by their names; of each its step first."""
+        found: dict[str, tuple[Any, ...]] = {}
+        for path in (self.folder / "output").rglob("*.safetensors"):
+            with safe_open(path, framework="pt") as model:
+                tensors = {name: model.get_tensor(name).tolist() for name in model.keys()}  # noqa: SIM118
+                steps, epoch = (int(model.metadata()[name]) for name in ("ss_steps", "ss_epoch"))
+                found[path.name] = (steps, epoch, tensors)
+        for path in (self.folder / "output" / "sample").glob("*.png"):
+            # Its name ends with the time and the seed.
+            name = path.name.rsplit("_", 2)[0]
+            found[name] = (int(name.split("_")[1]), Image.open(path).tobytes())
+        return found
+
+
+def facts(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    return [
+        (event["event"], event["step"], event["loss"], event.get("learning_rate"), event.get("files"))
+        for event in events
+        if event["event"] in ("step", "validation")
+    ]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_restart_of_the_real_loop_makes_what_an_uninterrupted_run_makes(
+    name: str, images: Path, tmp_path: Path
+) -> None:
+    options, total, batches, saved = RUNS[name]
+    whole, broken = (Launch(tmp_path / side, images, options, total) for side in ("whole", "broken"))
+    expected = facts(whole.run(total))
+
+    # The state's launch goes on to its end; of what it makes, a restart has what was there with the state.
+    events = broken.run(saved)
+    place = next(index for index, event in enumerate(events) if event["event"] == "state")
+    assert events[place]["batches"] == batches
+    before = facts(events[:place])
+    for path in (broken.folder / "output").rglob("*.*"):
+        path.unlink()
+    loop = Loop(batches, options.get("gradient_accumulation_steps", 1), total)
+    after = facts(broken.run(total, resume_point(Path(events[place]["path"]), saved, loop, hooked=True)))
+
+    assert before + after == expected
+    results, made_again = whole.results(), broken.results()
+    assert made_again == {name: made for name, made in results.items() if made[0] > saved}
+    assert len(made_again) > 1
