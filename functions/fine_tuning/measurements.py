@@ -62,8 +62,12 @@ def of_silence(silent_runs: int) -> Iterator[Measurement]:
 
 
 def is_silent(record: Mapping[str, Any], now: datetime) -> bool:
-    """Whether a run trains for longer than its quote and a good margin, and has told nobody of an end."""
-    began, quoted = _moment(record, "TRAINING"), (record.get("plan") or {}).get("estimated_seconds")
+    """Whether a run trains for longer than its quote and a good margin, and has told nobody of an end.
+
+    The quote of the trainer's own U-Net: the container may have gone back to it.
+    """
+    plan = record.get("plan") or {}
+    began, quoted = _moment(record, "TRAINING"), plan.get("own_seconds", plan.get("estimated_seconds"))
     if record["status"] != "TRAINING" or began is None or quoted is None:
         return False
     seen = record.get("observation") or {}

@@ -57,7 +57,7 @@ def schedule(
         because = ", as many as with the preset's batch"
     elif PLANNED_EPOCHS * per_epoch > TARGET_STEPS:
         because = f", because {PLANNED_EPOCHS} would exceed {TARGET_STEPS} steps"
-    length = f"{epochs} epochs were planned{because}: {planned.total_steps} steps"
+    length = f"{epochs} {'epoch was' if epochs == 1 else 'epochs were'} planned{because}: {planned.total_steps} steps"
     message = f"Nothing says how long to train, so {length}."
     remedy = "Set max_train_epochs or max_train_steps in `config` for another length."
     return planned, [note("steps-planned", MANIFEST_NAME, message, remedy)]

@@ -79,7 +79,7 @@ def test_a_trainer_that_says_nothing_any_more_is_stopped(
 ) -> None:
     home = fake_kohya("import time; print('loading', flush=True); time.sleep(60)")
 
-    run = root.run(home, STALL_SECONDS="1")
+    run = root.run(home, STALL_SECONDS="5")
 
     assert "failure class=stalled\n" in run.output
     assert run.failure.startswith("The trainer wrote nothing for ")

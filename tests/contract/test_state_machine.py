@@ -328,6 +328,5 @@ def _manifest_schema() -> dict[str, Any]:
 
 def test_the_record_of_a_training_says_what_later_quotes_learn_from() -> None:
     told = dict(states(state_machine()))["TellStarted"]["Arguments"]["Payload"]["facts"]["plan"]
-    assert {name: told[name] for name in ("instance_type", "spot", "execution", "table_seconds")} == {
-        name: f"{{% $rung.{name} %}}" for name in ("instance_type", "spot", "execution", "table_seconds")
-    }
+    names = ("instance_type", "spot", "execution", "own_seconds", "table_seconds")
+    assert {name: told[name] for name in names} == {name: f"{{% $rung.{name} %}}" for name in names}

@@ -193,4 +193,4 @@ def test_fewer_epochs_than_usual_are_explained_by_what_is_true_of_this_batch() -
 def test_epochs_that_exceed_the_target_with_the_larger_batch_too_are_explained_by_it() -> None:
     files = [file(f"100_x/{n}.{kind}") for n in range(200) for kind in ("jpg", "txt")]
     # 5,000 steps an epoch at batch 4, 2,500 at batch 8: one epoch of either.
-    assert "1 epochs were planned, because 10 would exceed 3000 steps: 2500 steps" in planned(decide(files))
+    assert "1 epoch was planned, because 10 would exceed 3000 steps: 2500 steps" in planned(decide(files))

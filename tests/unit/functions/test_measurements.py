@@ -69,6 +69,12 @@ def test_a_run_is_silent_an_hour_after_one_and_a_half_times_its_quote(hours: flo
     assert measurements.is_silent(record("TRAINING"), NOON + timedelta(hours=hours)) is silent
 
 
+def test_a_run_with_the_trainers_own_unet_may_take_what_was_quoted_for_it() -> None:
+    plan = {**record("TRAINING")["plan"], "own_seconds": 2 * 3600}
+    assert not measurements.is_silent(record("TRAINING", plan=plan), NOON + timedelta(hours=3.9))
+    assert measurements.is_silent(record("TRAINING", plan=plan), NOON + timedelta(hours=4.1))
+
+
 def test_a_run_is_measured_from_its_latest_training() -> None:
     again = record("TRAINING")
     again["history"].append({"status": "TRAINING", "at": (NOON + timedelta(hours=5)).isoformat()})
