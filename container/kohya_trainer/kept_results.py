@@ -19,8 +19,10 @@ def keep_results(output: Path, kept: Path, final: str) -> None:
         if path.relative_to(kept) not in present:
             path.unlink()
     for name in present:
-        if not (kept / name).exists():
-            copy_whole(output / name, kept / name)
+        source, target = output / name, kept / name
+        # One that was still being written when the state before was kept comes once more.
+        if not target.exists() or target.stat().st_size != source.stat().st_size:
+            copy_whole(source, target)
 
 
 def bring_back(kept: Path, output: Path, done: int) -> None:

@@ -12,7 +12,7 @@ VARIABLE = "KOHYA_TRAINER_ORDERS"
 class Orders:
     """`done` steps of the run's `total` were made before; the trainer's own counter begins with `counter_start`.
 
-    states: folder for finished states. save_now: a file whose appearance asks for a state at the next step.
+    states: folder for finished states. save_now: a file whose appearance asks for a state before the next batch.
     resume: the state that the trainer goes on from; `exact` if at exactly its batch of its epoch.
     save_every: steps between states instead of what the policy chooses.
     sample_every: steps between samples; None where epochs decide or there are no prompts.

@@ -15,7 +15,7 @@ from typing import Any
 
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.latent_options import latent_options
-from fine_tuning.run import Run
+from fine_tuning.run import Run, checkpoints_of
 
 # Whole ones: what the trainer is still writing has another name.
 _FILE = re.compile(r"([0-9a-f]{64})_\d+x\d+_sdxl\.npz")
@@ -45,7 +45,7 @@ def images(plan: Mapping[str, Any], files: Iterable[InspectedFile]) -> frozenset
 
 def folder(run_id: str) -> str:
     """Of a run that is no retry: a retry has its first run's."""
-    return f"checkpoints/{run_id}/latents/"
+    return f"{checkpoints_of(run_id)}latents/"
 
 
 def kept(listed: Iterable[tuple[str, datetime]]) -> dict[str, str]:

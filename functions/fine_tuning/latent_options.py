@@ -21,5 +21,6 @@ LATENT_OPTIONS = (
 
 
 def latent_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that say something: a flag that is off does not."""
-    return {name: options[name] for name in LATENT_OPTIONS if options.get(name) not in (None, False)}
+    """Those that say something: a flag that is off does not, a seed of 0 does."""
+    said = {name: options.get(name) for name in LATENT_OPTIONS}
+    return {name: value for name, value in said.items() if value is not None and value is not False}

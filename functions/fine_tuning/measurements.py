@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from fine_tuning.attempts import cost_of_earlier
+from fine_tuning.observation import ended_early
 
 # How far a training may outlast its quote before somebody should look: the quote is an estimate, and finding and
 # preparing an instance is not in it.
@@ -47,7 +48,7 @@ def of_ending(record: Mapping[str, Any]) -> Iterator[Measurement]:
     if spent is not None:
         yield Measurement("SpentUsd", "None", spent)
     # A run that ended early says nothing about its quote.
-    if spent is not None and quoted and record["status"] == "COMPLETED":
+    if spent is not None and quoted and record["status"] == "COMPLETED" and not ended_early(observation):
         yield Measurement("SpentOfQuote", "Percent", round(100 * spent / quoted, 1))
     if (busy := observation.get("gpu_utilization")) is not None:
         yield Measurement("GpuUtilization", "Percent", busy)

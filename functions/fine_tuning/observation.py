@@ -26,6 +26,7 @@ METRICS = {
     "loss": "train:loss",
     "eta_seconds": "train:eta_seconds",
 }
+_NEARLY_ALL = 0.95  # of the steps
 # SageMaker's own, over the job so far: percent of one GPU, added up over those of the instance.
 GPU_UTILIZATION = "GPUUtilization"
 # SageMaker puts this before what the container wrote to /opt/ml/output/failure.
@@ -68,6 +69,15 @@ class Observation:
 
     def as_document(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def ended_early(observation: Mapping[str, Any]) -> bool:
+    """Whether a training ended of its own accord long before its last step (the manifest's validation_patience).
+
+    The metrics of its last lines may be missing.
+    """
+    step, total = observation.get("step"), observation.get("total")
+    return step is not None and total is not None and step < _NEARLY_ALL * total
 
 
 def training_job_name(steps: Sequence[Mapping[str, Any]]) -> str | None:

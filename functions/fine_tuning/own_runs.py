@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from fine_tuning import instances
+from fine_tuning.observation import ended_early
 from fine_tuning.speed import FAST_GPUS
 
 LEAST_RUNS = 3
@@ -36,7 +37,7 @@ class Correction:
 
 
 def corrections(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Correction]:
-    """(GPU class, execution) → correction, for each of which three runs completed on demand and in one go.
+    """(GPU class, execution) → correction, of three runs or more: on demand, in one go, with all that the table counts.
 
     Rehearsals do not count.
 
@@ -58,6 +59,9 @@ def _ratio(record: Mapping[str, Any]) -> tuple[tuple[str, str], float] | None:
         return None
     # Spot is billed for fewer seconds than it trains; a retry or a later rung trains only the rest.
     if plan.get("spot") or observation.get("spot") or record.get("retries") or record.get("attempts"):
+        return None
+    # The table is of a run that encodes its images itself and makes all of its steps.
+    if (record.get("latents") or {}).get("images") or ended_early(observation):
         return None
     if not tabulated or not actual or not _PLAUSIBLE[0] <= actual / tabulated <= _PLAUSIBLE[1]:
         return None

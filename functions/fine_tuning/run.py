@@ -71,7 +71,7 @@ class Run:
     @property
     def checkpoint_prefix(self) -> str:
         """Where trainer states lie; every rung and every retry finds those of the runs before it there."""
-        return f"checkpoints/{self.first_run_id}/"
+        return checkpoints_of(self.first_run_id)
 
     @property
     def report_key(self) -> str:
@@ -109,6 +109,11 @@ def run_id_of(bucket: str, key: str, version: str) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", folder.lower()).strip("-")[:_LONGEST_SLUG].rstrip("-") or "dataset"
     digest = hashlib.sha256(f"{bucket}/{key}/{version}".encode()).hexdigest()[:12]
     return f"{slug}-{digest}"
+
+
+def checkpoints_of(first_run_id: str) -> str:
+    """The prefix of a run's trainer states and latents; a retry has its first run's."""
+    return f"checkpoints/{first_run_id}/"
 
 
 def result_key_of(shard_key: str) -> str:

@@ -9,6 +9,7 @@ from fine_tuning.aws.sdk import client
 from fine_tuning.aws.translation import translated
 from fine_tuning.errors import ServiceUnavailableError
 from fine_tuning.messages import Message
+from fine_tuning.observability import logger
 
 if TYPE_CHECKING:
     from types_boto3_sns.client import SNSClient
@@ -41,7 +42,8 @@ class Mail:
     def send_once(self, message: Message) -> str:
         """The SNS message id.
 
-        Of this publication, or of the one that happened before for the same identity.
+        Of this publication, or of the one that happened before for the same identity. A mail that went out is not
+        told again because it could not be remembered.
         """
         from aws_lambda_powertools.utilities.idempotency import (
             DynamoDBPersistenceLayer,
@@ -55,8 +57,14 @@ class Mail:
 
         config = IdempotencyConfig(expires_after_seconds=_REMEMBERED_SECONDS, lambda_context=self._context())
         layer = DynamoDBPersistenceLayer(table_name=self._table, boto3_client=client("dynamodb"))
+        published: list[str] = []
+
+        def publish(identity: dict[str, str], message: Message) -> str:
+            published.append(self._publish(message))
+            return published[0]
+
         once: Callable[..., str] = idempotent_function(
-            self._publish,
+            publish,
             data_keyword_argument="identity",
             persistence_store=layer,
             config=config,
@@ -70,11 +78,16 @@ class Mail:
                 "Nothing to do; this one is tried again.",
             ) from cause
         except IdempotencyPersistenceLayerError as problem:
+            if published:
+                logger.warning(
+                    "A mail went out and is not remembered", kind=message.kind, problem=str(problem)
+                )
+                return published[0]
             # What the table answered, so that it is tried again, or told, as any other request is.
             with translated(f"remember the mail '{message.kind}'"):
                 raise problem.__cause__ or problem from problem
 
-    def _publish(self, identity: dict[str, str], message: Message) -> str:
+    def _publish(self, message: Message) -> str:
         sns: SNSClient = client("sns")
         with translated(f"publish the mail '{message.kind}'"):
             answer = sns.publish(

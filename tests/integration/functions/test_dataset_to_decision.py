@@ -317,6 +317,30 @@ def test_given_what_was_mailed_cannot_be_remembered_then_an_upload_is_awaited_al
     assert stack.mails() == []
 
 
+def test_given_a_mail_that_went_out_cannot_be_remembered_then_it_is_told_once(stack: Stack) -> None:
+    run, version = drop(stack, b'{"version": 1, "images": 3}', {"a.jpg": GOOD["10_sks cat/a.jpg"]})
+    validate_manifest.handler(dropped(MANIFEST, version), stack.context)
+    dynamodb, refused = sdk.client("dynamodb"), []
+
+    def refuse(params: dict[str, Any], **_: Any) -> None:
+        if params["TableName"] == ENVIRONMENT["IDEMPOTENCY_TABLE_NAME"]:
+            refused.append(params)
+            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "UpdateItem")
+
+    event = "provide-client-params.dynamodb.UpdateItem"
+    dynamodb.meta.events.register(event, refuse)
+    try:
+        request = {"run": run, "started_at": datetime.now(UTC).isoformat()}
+        for _ in range(2):
+            assert take_inventory.handler(request, stack.context)["status"] == "waiting"
+    finally:
+        dynamodb.meta.events.unregister(event, refuse)
+    assert refused
+    assert len(stack.mails()) == 1
+    (told,) = stack.record(run["run_id"])["notifications"]
+    assert told["kind"] == "waiting"
+
+
 def test_given_no_image_and_no_source_then_that_is_mailed_once_while_the_upload_goes_on(
     stack: Stack, source: list[str | None]
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from fine_tuning import kept_latents
 from fine_tuning.configuration import Configuration, resolve
+from fine_tuning.latent_options import latent_options
 from fine_tuning.manifest import Manifest
 from tests.functions_data import RUN, file
 
@@ -69,6 +70,10 @@ def test_runs_that_encode_otherwise_do_not(config: dict[str, Any]) -> None:
     before = options()
     assert all(before.get(name) != value for name, value in config.items())
     assert kept_latents.made_with(RUN, PLAN, options(**config)) != FIRST
+
+
+def test_a_seed_of_0_is_one() -> None:
+    assert latent_options({"seed": 0, "flip_aug": False, "random_crop": None}) == {"seed": 0}
 
 
 def test_neither_do_runs_of_another_dataset_base_model_or_trainer() -> None:

@@ -39,6 +39,9 @@ def test_a_completed_run_is_counted_with_its_cost_against_its_quote_and_its_wait
 
 def test_what_ended_early_says_nothing_about_its_quote() -> None:
     assert "SpentOfQuote" not in measured(record("FAILED"))
+    early = {**record()["observation"], "step": 300, "total": 1000}
+    assert "SpentOfQuote" not in measured(record(observation=early))
+    assert "SpentOfQuote" in measured(record(observation={**early, "step": 1000}))
 
 
 def test_what_was_never_planned_is_only_counted() -> None:

@@ -273,11 +273,18 @@ def test_a_record_that_does_not_say_what_was_expected_counts_where_only_one_was_
         completed(20_000),
         {**completed(800), "plan": {"instance_type": "ml.g5.8xlarge"}},
         {**completed(800), "observation": {"seconds": None}},
+        {**completed(800), "observation": {"seconds": 800, "step": 250, "total": 1000}},
+        completed(800, latents={"images": 3000, "of": 3000, "runs": ["cats-0123456789ab"]}),
         {"status": "COMPLETED"},
     ],
 )
 def test_what_is_no_comparable_run_corrects_nothing(third: dict[str, Any]) -> None:
     assert ("A10G", "plain") not in own_runs.corrections([completed(700), completed(900), third])
+
+
+def test_a_run_whose_last_lines_were_not_measured_and_that_found_no_latents_counts() -> None:
+    whole = {**completed(800), "observation": {"seconds": 800, "step": 990, "total": 1000}}
+    assert ("A10G", "plain") in own_runs.corrections([{**whole, "latents": {"images": 0}}] * 3)
 
 
 def test_the_longest_runtime_is_twice_the_quote_and_half_an_hour() -> None:
