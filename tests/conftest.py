@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ class Groups(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         path = _relative(nodeid.partition("::")[0])
         return next((part for part in TOGETHER if path.startswith(part)), path)
+
+
+def pytest_configure() -> None:
+    """Whoever ends the tests from outside ends what they have started too, as with Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
