@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -293,49 +294,44 @@ def test_given_sns_is_down_then_an_upload_is_awaited_all_the_same(
         sns.assert_no_pending_responses()
 
 
-@pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingException", "AccessDeniedException"])
-def test_given_what_was_mailed_cannot_be_remembered_then_an_upload_is_awaited_all_the_same(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, code: str
-) -> None:
-    run, version = drop(stack, b'{"version": 1, "images": 3}', {"a.jpg": GOOD["10_sks cat/a.jpg"]})
-    validate_manifest.handler(dropped(MANIFEST, version), stack.context)
+@contextmanager
+def table_of_mails_refuses(operation: str, code: str) -> Iterator[None]:
+    """The table that remembers which mails went out; it must have been asked."""
     dynamodb, refused = sdk.client("dynamodb"), []
 
     def refuse(params: dict[str, Any], **_: Any) -> None:
         if params["TableName"] == ENVIRONMENT["IDEMPOTENCY_TABLE_NAME"]:
             refused.append(params)
-            raise ClientError({"Error": {"Code": code, "Message": "no"}}, "PutItem")
+            raise ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
 
-    event = "provide-client-params.dynamodb.PutItem"
+    event = f"provide-client-params.dynamodb.{operation}"
     dynamodb.meta.events.register(event, refuse)
     try:
-        request = {"run": run, "started_at": datetime.now(UTC).isoformat()}
-        assert take_inventory.handler(request, stack.context)["status"] == "waiting"
+        yield
     finally:
         dynamodb.meta.events.unregister(event, refuse)
     assert refused
+
+
+@pytest.mark.parametrize("code", ["InternalServerError", "ThrottlingException", "AccessDeniedException"])
+def test_given_what_was_mailed_cannot_be_looked_up_then_an_upload_is_awaited_all_the_same(
+    stack: Stack, code: str
+) -> None:
+    run, version = drop(stack, b'{"version": 1, "images": 3}', {"a.jpg": GOOD["10_sks cat/a.jpg"]})
+    validate_manifest.handler(dropped(MANIFEST, version), stack.context)
+    with table_of_mails_refuses("PutItem", code):
+        request = {"run": run, "started_at": datetime.now(UTC).isoformat()}
+        assert take_inventory.handler(request, stack.context)["status"] == "waiting"
     assert stack.mails() == []
 
 
 def test_given_a_mail_that_went_out_cannot_be_remembered_then_it_is_told_once(stack: Stack) -> None:
     run, version = drop(stack, b'{"version": 1, "images": 3}', {"a.jpg": GOOD["10_sks cat/a.jpg"]})
     validate_manifest.handler(dropped(MANIFEST, version), stack.context)
-    dynamodb, refused = sdk.client("dynamodb"), []
-
-    def refuse(params: dict[str, Any], **_: Any) -> None:
-        if params["TableName"] == ENVIRONMENT["IDEMPOTENCY_TABLE_NAME"]:
-            refused.append(params)
-            raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "UpdateItem")
-
-    event = "provide-client-params.dynamodb.UpdateItem"
-    dynamodb.meta.events.register(event, refuse)
-    try:
+    with table_of_mails_refuses("UpdateItem", "ThrottlingException"):
         request = {"run": run, "started_at": datetime.now(UTC).isoformat()}
         for _ in range(2):
             assert take_inventory.handler(request, stack.context)["status"] == "waiting"
-    finally:
-        dynamodb.meta.events.unregister(event, refuse)
-    assert refused
     assert len(stack.mails()) == 1
     (told,) = stack.record(run["run_id"])["notifications"]
     assert told["kind"] == "waiting"
