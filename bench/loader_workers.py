@@ -12,7 +12,6 @@ nothing but the order of its queue.
 import argparse
 import json
 import multiprocessing
-import os
 import resource
 import subprocess
 import sys
@@ -124,6 +123,6 @@ if __name__ == "__main__":
     if len(sys.argv) == 2:
         main(sys.argv[1])
     else:
-        sys.path.insert(0, os.path.abspath(sys.argv[1]))  # noqa: PTH100
+        sys.path.insert(0, str(Path(sys.argv[1]).resolve()))
         with tempfile.TemporaryDirectory() as made:
             print("\n" + json.dumps(measured(int(sys.argv[2]), sys.argv[3] == "1", Path(made))))

@@ -21,10 +21,9 @@ _LONGEST_NAME = 255  # bytes of one part of a path, on the file systems of the t
 # What the training volume holds beside the dataset: a base model in half precision, and the checkpoints,
 # samples and logs of a run.
 BESIDE_DATASET = 12 * 1000**3  # bytes
-# Latents of an image: four channels of an eighth of its sides, 4 bytes a number (sd-scripts, library/strategy_sd.py).
-_LATENT_BYTES = (
-    4 * 4 / 64
-)  # for each of its pixels in its bucket, none of which has more than the resolution's area
+# Latents of an image, for each of its pixels in its bucket, none of which has more than the resolution's area: four
+# channels of an eighth of its sides, 4 bytes a number (sd-scripts, library/strategy_sd.py).
+_LATENT_BYTES = 4 * 4 / 64
 
 
 def judge(

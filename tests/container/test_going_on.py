@@ -100,7 +100,7 @@ def _delivered(root: Any) -> dict[str, Any]:
 def _opened(path: Path) -> tuple[str, str, dict[str, bytes]]:
     with safe_open(path, framework="numpy") as model:
         metadata = model.metadata()
-        tensors = {name: model.get_tensor(name).tobytes() for name in model.keys()}  # noqa: SIM118
+        tensors = {name: model.get_tensor(name).tobytes() for name in model.keys()}  # noqa: SIM118, it is no dict
     return metadata["ss_steps"], metadata["ss_epoch"], tensors
 
 

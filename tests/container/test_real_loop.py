@@ -123,7 +123,7 @@ class Launch:
         found: dict[str, tuple[Any, ...]] = {}
         for path in (self.folder / "output").rglob("*.safetensors"):
             with safe_open(path, framework="pt") as model:
-                tensors = {name: model.get_tensor(name).tolist() for name in model.keys()}  # noqa: SIM118
+                tensors = {name: model.get_tensor(name).tolist() for name in model.keys()}  # noqa: SIM118, it is no dict
                 steps, epoch = (int(model.metadata()[name]) for name in ("ss_steps", "ss_epoch"))
                 found[path.name] = (steps, epoch, tensors)
         for path in (self.folder / "output" / "sample").glob("*.png"):

@@ -188,7 +188,7 @@ def test_given_one_that_expires_meanwhile_then_the_others_are_copied(
     objects = deployment.deployment(None).objects
     listed = objects.list_below(f"{first.checkpoint_prefix}latents/")
     stack.s3.delete_object(Bucket=BUCKET, Key=listed[0].key)
-    objects.list_below = lambda prefix: listed if first.run_id in prefix else []  # type: ignore[method-assign]
+    monkeypatch.setattr(objects, "list_below", lambda prefix: listed if first.run_id in prefix else [])
 
     assert start(stack, second) == {"images": 2, "of": 3, "runs": [first.run_id]}
 
