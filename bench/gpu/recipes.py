@@ -24,6 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "gpu"))
 
+from other_tools import packages
 from roots import REPOSITORY, Bench, Root, Run, followed, preset
 from verify import machine, prepared_bench
 
@@ -167,9 +168,11 @@ def measure_peer(
     given = {"rank": 32, "resolution": SIDE, "mixed_precision": "bf16", "seed": 1234, **arguments}
     command = [sys.executable, runner, script, folder, root.data / "dataset", str(steps)]
     command += [f"--{option}={value}" for option, value in given.items()]
-    path = os.pathsep.join((os.environ.get("PYTHONPATH", ""), str(sd_scripts)))
+    # It would ask a hub.
+    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, (packages(), str(sd_scripts))))
     with Meter() as meter:
-        run = followed([str(part) for part in command], {**os.environ, "PYTHONPATH": path}, root.log)
+        run = followed([str(part) for part in command], variables, root.log)
     row: dict[str, Any] = {"recipe": name, "ok": run.code == 0, "failure": "\n".join(run.lines[-3:])}
     if run.code == 0:
         row |= _steady(run, meter, steps, int(given["train_batch_size"]))

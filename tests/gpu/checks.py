@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from other_tools import unmatched
+from other_tools import unmatched_elsewhere
 from roots import Bench, Root, Run, preset, sends
 
 STEPS = 40
@@ -139,7 +139,7 @@ def _digest(root: Root, name: str) -> str:
 
 
 def loads_elsewhere(name: str, root: Root, text: int) -> Result:
-    unet, encoders, wrong = unmatched(root.model)
+    unet, encoders, wrong = unmatched_elsewhere(root.model)
     passed = unet == 722 and encoders == text and not wrong
     return Result(
         name, passed, f"{unet} pairs on the U-Net, {encoders} on text encoders, {len(wrong)} fit nowhere"

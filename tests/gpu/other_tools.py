@@ -2,8 +2,15 @@
 
 diffusers refuses nothing by itself: a key that it does not know is silently kept. So every converted pair is matched
 with the module it would change, by name and by shape.
+
+    python other_tools.py MODEL
+    prints the answer of `unmatched` as JSON
 """
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +28,21 @@ UNET: dict[str, Any] = {
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
     "use_linear_projection": True,
 }
+
+
+def packages() -> str:
+    """PYTHONPATH for programs that are newer than the trainer's own packages, which OTHER_TOOLS may hold."""
+    return os.pathsep.join(filter(None, (os.environ.get("OTHER_TOOLS"), os.environ.get("PYTHONPATH"))))
+
+
+def unmatched_elsewhere(path: Path) -> tuple[int, int, list[str]]:
+    """As `unmatched`, with those packages. Raises CalledProcessError for what diffusers refuses."""
+    variables = {**os.environ, "PYTHONPATH": packages()}
+    done = subprocess.run(
+        [sys.executable, __file__, path], env=variables, check=True, stdout=subprocess.PIPE, text=True
+    )
+    unet, text, wrong = json.loads(done.stdout.splitlines()[-1])
+    return unet, text, wrong
 
 
 def unmatched(path: Path) -> tuple[int, int, list[str]]:
@@ -52,3 +74,7 @@ def unmatched(path: Path) -> tuple[int, int, list[str]]:
         if weight is None or up is None or weight.shape[:2] != (up.shape[0], pairs[down].shape[1]):
             wrong.append(down)
     return len(downs), len(text), wrong
+
+
+if __name__ == "__main__":
+    print(json.dumps(unmatched(Path(sys.argv[1]).absolute())))

@@ -3,19 +3,29 @@
     python tests/gpu/pack.py FOLDER --sd-scripts REPOSITORY [--kohya REPOSITORY] [--diffusers REPOSITORY]
 
 REPOSITORY is a clone, bare or not: of sd-scripts, of kohya_ss (v22.6.2 has scripts of its own), of diffusers (for
-the peer's script). Wheels come as pip finds them, for Python 3.12 on Linux and x86-64. There, packed.sh does the rest.
+the peer's script). Wheels are those of the training image, by its lock, but for Python 3.12 (Linux, x86-64). There,
+packed.sh does the rest.
 """
 
 import argparse
 import gzip
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-VERSIONS = HERE.parents[1] / "container" / "versions"
+CONTAINER = Path(__file__).resolve().parents[2] / "container"
+VERSION = "v25.2.2"
+# What the trainer imports beside torch and torchvision, and beside what a machine for GPU work usually has: numpy,
+# Pillow, OpenCV without windows, einops, rich, psutil, regex, requests, PyYAML, tqdm. v22.6.2 runs with them too.
+FROM_THE_IMAGE = frozenset(
+    """accelerate diffusers ftfy huggingface-hub imagesize importlib-metadata safetensors tokenizers toml transformers
+    voluptuous wcwidth zipp""".split()
+)
+# The peer's script asks for this version of diffusers, whose conversion of keys also stands for other programs.
+FOR_OTHER_TOOLS = ("diffusers==0.32.1", "peft==0.13.2")
 PYTHON = "3.12"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 # Holds CLIP's vocabulary; nothing else of it travels.
@@ -27,7 +37,7 @@ PEER = "v0.32.1:examples/text_to_image/train_text_to_image_lora_sdxl.py"
 
 def trainer_commit(version: str) -> str:
     """As the image's build expects it."""
-    lines = (VERSIONS / f"{version}.env").read_text(encoding="utf-8").splitlines()
+    lines = (CONTAINER / "versions" / f"{version}.env").read_text(encoding="utf-8").splitlines()
     return dict(line.split("=") for line in lines if "=" in line)["TRAINER_COMMIT"]
 
 
@@ -36,6 +46,16 @@ def archive(repository: Path, version: str, target: Path) -> None:
     words = ["git", "-C", repository, "archive", trainer_commit(version), "--", ".", LEFT_OUT]
     done = subprocess.run(words, check=True, stdout=subprocess.PIPE)
     target.write_bytes(gzip.compress(done.stdout, mtime=0))
+
+
+def locked(names: frozenset[str]) -> str:
+    """Their entries in the image's lock, with versions and hashes."""
+    lock = (CONTAINER / "requirements" / f"kohya_ss-{VERSION}.txt").read_text(encoding="utf-8")
+    entries = re.findall(r"^([\w-]+)(==.*(?:\n    --hash.*)*)", lock, re.MULTILINE)
+    chosen = {name: name + rest for name, rest in entries if name in names}
+    if missing := names - set(chosen):
+        raise SystemExit(f"not in the image's lock: {', '.join(sorted(missing))}")
+    return "\n".join(chosen.values()) + "\n"
 
 
 def download(folder: Path, *requirements: str) -> None:
@@ -67,9 +87,12 @@ def main() -> None:
     folder = given.folder.absolute()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    download(folder / "wheels", "--requirement", str(HERE / "requirements.txt"))
+    requirements = folder / "requirements.txt"
+    requirements.write_text(locked(FROM_THE_IMAGE), encoding="utf-8")
+    download(folder / "wheels", "--requirement", str(requirements))
+    download(folder / "wheels-of-other-tools", *FOR_OTHER_TOOLS)
     write_vocabulary(folder)
-    archive(given.sd_scripts, "v25.2.2", folder / "sd-scripts.tar.gz")
+    archive(given.sd_scripts, VERSION, folder / "sd-scripts.tar.gz")
     if given.kohya:
         archive(given.kohya, "v22.6.2", folder / "kohya_ss-v22.6.2.tar.gz")
     if given.diffusers:

@@ -14,7 +14,9 @@ unpacked=${UNPACKED:-/tmp/kohya-packed}
 if [ ! -f "$unpacked/complete" ]; then
     rm -rf "$unpacked"
     mkdir -p "$unpacked/sd-scripts" "$unpacked/kohya_ss-v22.6.2"
-    "$python" -m pip install --quiet --no-index --no-deps --target "$unpacked/packages" "$folder"/wheels/*.whl
+    for set in wheels wheels-of-other-tools; do
+        "$python" -m pip install --quiet --no-index --no-deps --target "$unpacked/$set" "$folder/$set"/*.whl
+    done
     tar -xzf "$folder/sd-scripts.tar.gz" -C "$unpacked/sd-scripts"
     if [ -f "$folder/kohya_ss-v22.6.2.tar.gz" ]; then
         tar -xzf "$folder/kohya_ss-v22.6.2.tar.gz" -C "$unpacked/kohya_ss-v22.6.2"
@@ -27,13 +29,12 @@ case $program in
     [ ! -f "$folder/kohya_ss-v22.6.2.tar.gz" ] || set -- --older "$unpacked/kohya_ss-v22.6.2" "$@"
     ;;
 */recipes.py)
-    # The peer would ask a hub; the checks, which show what happens without one, must not be told.
-    export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1
     peer=$folder/train_text_to_image_lora_sdxl.py
     [ ! -f "$peer" ] || set -- --peer-script "$peer" "$@"
     ;;
 esac
-export PYTHONPATH="$unpacked/packages${PYTHONPATH:+:$PYTHONPATH}"
+export OTHER_TOOLS="$unpacked/wheels-of-other-tools"
+export PYTHONPATH="$unpacked/wheels${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONUNBUFFERED=1
 exec "$python" "$program" --sd-scripts "$unpacked/sd-scripts" \
     --vocabulary "$folder/bpe_simple_vocab_16e6.txt.gz" "$@"
