@@ -131,14 +131,14 @@ def cpu_torch() -> list[str]:
     """Arguments that replace CUDA's torch, 3 GB of wheels; none with TEST_IMAGE_TORCH=cuda."""
     if os.environ.get("TEST_IMAGE_TORCH") == "cuda":
         return []
-    folder = WORK / "torch"
+    folder = WORK / "wheels"
     lock = folder / "requirements.txt"
     if not lock.is_file():
         shutil.rmtree(folder, ignore_errors=True)
         torch = os.environ.get("TEST_IMAGE_TORCH") or f"torch=={newest_cpu_torch()}"
         download = [*pip(), "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         download += ["--python-version", "3.11", "--dest", str(folder)]
-        run(*download, torch, TORCHVISION_WITHOUT_OPERATORS)
+        run(*download, torch, TORCHVISION_WITHOUT_OPERATORS, triton_of_the_image())
         lines = []
         for wheel in sorted(folder.glob("*.whl")):
             digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
@@ -146,6 +146,12 @@ def cpu_torch() -> list[str]:
             lines.append(f"{wheel.name.split('-')[0]} @ {address} --hash=sha256:{digest}\n")
         lock.write_text("".join(lines))
     return ["--volume", f"{folder}:/torch:ro", "--build-arg", "TORCH_REQUIREMENTS=/torch/requirements.txt"]
+
+
+def triton_of_the_image() -> str:
+    """torch for a CPU brings none; its interpreter runs the fast U-Net's kernels in the tests."""
+    lock = CONTAINER / "requirements" / f"torch-{KOHYA_VERSION}.txt"
+    return next(line.split()[0] for line in lock.read_text().splitlines() if line.startswith("triton=="))
 
 
 def pip() -> list[str]:

@@ -223,16 +223,19 @@ def followed(
     # By a clock of its own: what hangs writes nothing.
     patience = threading.Timer(limit, process.kill)
     patience.start()
-    with log_file.open("a", encoding="utf-8") as log:
-        for line in process.stdout:
-            lines.append(line.rstrip("\n"))
-            times.append(time.monotonic() - began)
-            log.write(f"{times[-1]:8.2f} {line}")
-            if at and then and re.search(at, line):
-                at = None
-                then(process.pid)
-    code = process.wait()
-    patience.cancel()
+    try:
+        with log_file.open("a", encoding="utf-8") as log:
+            for line in process.stdout:
+                lines.append(line.rstrip("\n"))
+                times.append(time.monotonic() - began)
+                log.write(f"{times[-1]:8.2f} {line}")
+                if at and then and re.search(at, line):
+                    at = None
+                    then(process.pid)
+        code = process.wait()
+    finally:
+        patience.cancel()
+        process.kill()
     return Run(code, lines, times, "", time.monotonic() - began)
 
 

@@ -188,8 +188,7 @@ def test_what_needs_torch_and_the_real_trainer_holds_in_the_image(built: Built, 
 
     print(done.stdout[-1000:])
     assert done.returncode == 0, done.stdout + done.stderr
-    skipped = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
-    assert all(line.endswith("there is no Triton") for line in skipped), skipped
+    assert "SKIPPED" not in done.stdout, done.stdout
 
 
 def podman_wait(podman: Any) -> Any:
