@@ -27,12 +27,17 @@ LEAST_IMAGES_TO_KEEP = 100
 MOST_LOADERS = 8
 LOADERS_OF_CACHED = 2
 FORBID_CACHED_LATENTS = ("color_aug", "random_crop", "face_crop_aug_range")
+# Some are refused, the others silently not done: the trainer caches what is encoded of the caption as it was read.
 FORBID_CACHED_TEXT = (
     "shuffle_caption",
     "caption_dropout_rate",
     "caption_dropout_every_n_epochs",
     "caption_tag_dropout_rate",
     "token_warmup_step",
+    "caption_prefix",
+    "caption_suffix",
+    "enable_wildcard",
+    "secondary_separator",
     "weighted_captions",
 )
 

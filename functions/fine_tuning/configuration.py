@@ -180,7 +180,10 @@ def _set_validation_split(
 # What excludes a cache: train_util.py, is_text_encoder_output_cacheable and is_latent_cacheable.
 _EXCLUDED_BY_CACHED_CAPTIONS = (
     *("shuffle_caption", "caption_dropout_rate", "caption_tag_dropout_rate", "token_warmup_step"),
-    "caption_dropout_every_n_epochs",  # silently not done
+    # Silently not done: what is cached is the caption as it was read (strategy_sdxl.py, cache_batch_outputs), without
+    # what train_util.py's process_caption makes of it.
+    *("caption_dropout_every_n_epochs", "caption_prefix", "caption_suffix", "enable_wildcard"),
+    "secondary_separator",
 )
 _EXCLUDED_BY_CACHED_LATENTS = ("color_aug", "random_crop")
 

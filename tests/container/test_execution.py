@@ -75,6 +75,16 @@ def test_captions_that_change_are_not_cached() -> None:
     assert chosen["cache_latents"]
 
 
+@pytest.mark.parametrize(
+    "option", ["caption_prefix", "caption_suffix", "enable_wildcard", "secondary_separator"]
+)
+def test_captions_that_the_trainer_completes_are_not_cached(option: str) -> None:
+    """For the cache it would encode what their files say."""
+    options = {"network_train_unet_only": True, option: "in colour"}
+    chosen = execution(options, frozenset(options), MEGAPIXEL, Gpus(1, 22.0), 8).settings
+    assert "cache_text_encoder_outputs" not in chosen
+
+
 @pytest.mark.parametrize("option", ["random_crop", "color_aug", "face_crop_aug_range", "cache_latents"])
 def test_latents_are_kept_nowhere_where_pictures_change_or_nobody_wants_them(option: str) -> None:
     options = {option: {"face_crop_aug_range": "1.0,2.0", "cache_latents": False}.get(option, True)}

@@ -256,6 +256,22 @@ def test_the_users_option_wins_over_a_cache_of_the_preset() -> None:
     assert resolve({"random_crop": True}).values["cache_latents"] is False
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("caption_prefix", "a photograph of phx,"),
+        ("caption_suffix", "in colour"),
+        ("enable_wildcard", True),
+        ("secondary_separator", ";;;"),
+    ],
+)
+def test_captions_that_the_trainer_completes_are_not_encoded_before_it_did(option: str, value: Any) -> None:
+    """It encodes for its cache what the file says, and completes captions only where nothing is cached."""
+    assert resolve({option: value}).values["cache_text_encoder_outputs"] is False
+    both = resolve({option: value, "cache_text_encoder_outputs": True})
+    assert told(both) == [("error", "options-contradict", "manifest.json")]
+
+
 def test_what_the_user_contradicts_is_told() -> None:
     resolved = resolve({"cache_text_encoder_outputs": True, "shuffle_caption": True})
     assert told(resolved) == [("error", "options-contradict", "manifest.json")]
