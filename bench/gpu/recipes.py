@@ -4,8 +4,8 @@
 
 Runs follow one another on the same fabricated checkpoint and the same pictures of 1024 × 1024: the original recipe as
 Kohya runs it; ours, with what its resolver chooses within the memory of four classes of GPU (torch's own limiter stands
-for the smaller ones), at the batch that a plan has by itself and at batch 16, which a user has to ask for; and diffusers'
-train_text_to_image_lora_sdxl.py, which is not part of this repository
+for the smaller ones), at the batch that a plan has by itself and at batch 16, which a user has to ask for; and
+diffusers' train_text_to_image_lora_sdxl.py, which is not part of this repository
 (`git show v0.32.1:examples/text_to_image/train_text_to_image_lora_sdxl.py`). States are not saved meanwhile.
 """
 

@@ -21,8 +21,10 @@ VERSION = "v25.2.2"
 # What the trainer imports beside torch and torchvision, and beside what a machine for GPU work usually has: numpy,
 # Pillow, OpenCV without windows, einops, rich, psutil, regex, requests, PyYAML, tqdm. v22.6.2 runs with them too.
 FROM_THE_IMAGE = frozenset(
-    """accelerate diffusers ftfy huggingface-hub imagesize importlib-metadata safetensors tokenizers toml transformers
-    voluptuous wcwidth zipp""".split()
+    {
+        *("accelerate", "diffusers", "ftfy", "huggingface-hub", "imagesize", "importlib-metadata"),
+        *("safetensors", "tokenizers", "toml", "transformers", "voluptuous", "wcwidth", "zipp"),
+    }
 )
 # The peer's script asks for this version of diffusers, whose conversion of keys also stands for other programs.
 FOR_OTHER_TOOLS = ("diffusers==0.32.1", "peft==0.13.2")
