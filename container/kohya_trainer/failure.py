@@ -154,12 +154,8 @@ def interrupted(step: int, kept: int | None = None) -> TrainerFailedError:
 
 def classify(code: int, lines: Sequence[str]) -> TrainerFailedError:
     """The error for a trainer that ended with `code` and without a model, by its last lines."""
-    text = "\n".join(lines)
-    for known in CLASSES:
-        if match := re.search(known.pattern, text, re.MULTILINE):
-            detail = match.groupdict().get("detail")
-            cause = known.cause.format(detail=f" ({_short(detail)})" if detail else "")
-            return TrainerFailedError(known.kind, cause, known.remedy)
+    if known := _known("\n".join(lines)):
+        return known
     if code in SIGKILL_CODES:
         return TrainerFailedError(
             "out-of-host-memory",
@@ -182,9 +178,23 @@ def classify(code: int, lines: Sequence[str]) -> TrainerFailedError:
     )
 
 
-def from_os_error(error: OSError) -> TrainingError:
-    """An error of the file system outside the trainer."""
-    return classify(1, [str(error)])
+def own_failure(error: Exception) -> TrainingError:
+    """A fault of this package must be told as plainly as any other, or SageMaker shows nothing but a code."""
+    # A full disk meets whoever writes next.
+    known = _known(str(error)) if isinstance(error, OSError) else None
+    return known or TrainingError(
+        f"The training container itself failed ({_short(f'{type(error).__name__}: {error}')}).",
+        "Start the run again; if it fails again, report the last lines.",
+    )
+
+
+def _known(text: str) -> TrainerFailedError | None:
+    for known in CLASSES:
+        if match := re.search(known.pattern, text, re.MULTILINE):
+            detail = match.groupdict().get("detail")
+            cause = known.cause.format(detail=f" ({_short(detail)})" if detail else "")
+            return TrainerFailedError(known.kind, cause, known.remedy)
+    return None
 
 
 def _batch(files: Sequence[str]) -> str:

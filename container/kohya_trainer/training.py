@@ -16,7 +16,7 @@ from kohya_trainer.delivery import deliver
 from kohya_trainer.environment import Environment, Folders, read_environment
 from kohya_trainer.errors import InterruptedTrainingError, TrainingError, UnprovedModelError
 from kohya_trainer.execution import executed
-from kohya_trainer.failure import DISK_FULL, classify, from_os_error, interrupted
+from kohya_trainer.failure import DISK_FULL, classify, interrupted, own_failure
 from kohya_trainer.failure_file import write_failure
 from kohya_trainer.job import read_job
 from kohya_trainer.launch import Ended, run_trainer
@@ -27,6 +27,8 @@ from kohya_trainer.run_so_far import find_run_so_far
 from kohya_trainer.trainer_files import write_trainer_files
 from kohya_trainer.watch import TrainingWatch
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 def main(variables: Mapping[str, str]) -> int:
     """The exit code: 0 only with a proved model, else output/failure says why."""
@@ -34,19 +36,17 @@ def main(variables: Mapping[str, str]) -> int:
     _raise_on_signals()
     folders = Folders(Path(variables.get("TRAINING_ROOT") or "/opt/ml").absolute())
     try:
-        train(read_environment(variables), variables, log)
-        return 0
+        try:
+            train(read_environment(variables), variables, log)
+            return 0
+        finally:
+            # Nothing may cut short what tells of the end.
+            _ignore_signals()
     except TrainingError as error:
         failure = error
-    except OSError as error:
-        failure = from_os_error(error)
     except Exception as error:
-        # A fault of this package must be told as plainly as any other, or SageMaker shows nothing but a code.
         log.lines.extend(traceback.format_exc().splitlines())
-        failure = TrainingError(
-            f"The training container itself failed ({type(error).__name__}: {error}).",
-            "Start the run again; if it fails again, report the last lines.",
-        )
+        failure = own_failure(error)
     log.say(f"failure class={failure.kind}\n{failure.cause}\nRemedy: {failure.remedy}")
     if failure.kind == DISK_FULL:
         # The failure file lies on the same volume; nothing that a restart needs is in `work`.
@@ -86,14 +86,17 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     ended = run_trainer(arguments, job.script.parent, launched, watch)
     watch.close()
     log.lines = watch.lines or log.lines
-    _judge(ended, watch)
+    written = files.output / f"{job.output_name}.safetensors"
+    if watch.stopped_early and watch.best:
+        shutil.copyfile(watch.best.path, written)
+    # Of several hosts the first one alone writes models.
+    _judge(ended, watch, machine.rank > 0 or written.is_file())
     if machine.rank > 0:
         log.note("trained; the first host proves and delivers the model")
         return
 
-    written = files.output / f"{job.output_name}.safetensors"
-    if watch.stopped_early and watch.best:
-        shutil.copyfile(watch.best.path, written)
+    # What is left takes seconds, and a restart would make steps again for it.
+    _ignore_signals()
     if not written.is_file():
         raise classify(ended.code, watch.lines)
     model = prove(written, files.options)
@@ -106,12 +109,14 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     log.note(f"proved {written.name}: {model.tensors} tensors, rank {model.rank}, norm {model.up_norm:.4g}")
 
 
-def _judge(ended: Ended, watch: TrainingWatch) -> None:
+def _judge(ended: Ended, watch: TrainingWatch, has_model: bool) -> None:
+    """A signal that came when the training was over changes nothing."""
     if watch.error:
         raise watch.error
-    if ended.interrupted:
+    is_over = ended.code == 0 or watch.stopped_early
+    if ended.interrupted and not (is_over and has_model):
         raise interrupted(watch.step, watch.kept)
-    if ended.code != 0 and not watch.stopped_early:
+    if not is_over:
         raise classify(ended.code, watch.lines)
 
 
@@ -128,13 +133,19 @@ def _raise_on_signals() -> None:
     """While inputs are read and checked; the trainer's launch puts its own handlers in their place."""
 
     def stop(number: int, frame: FrameType | None) -> None:
+        _ignore_signals()
         raise InterruptedTrainingError(
             "The job was interrupted outside the training itself.",
             "Start it again with the same checkpoints.",
         )
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in SIGNALS:
         signal.signal(number, stop)
+
+
+def _ignore_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

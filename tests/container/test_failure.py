@@ -5,7 +5,7 @@ import pytest
 from kohya_trainer.failure import (
     CLASSES,
     classify,
-    from_os_error,
+    own_failure,
 )
 
 LOGS = {
@@ -106,4 +106,15 @@ def test_a_broken_image_wins_over_the_process_that_ended_with_it() -> None:
 
 
 def test_a_full_disk_outside_the_trainer_is_classified_too() -> None:
-    assert from_os_error(OSError(28, "No space left on device")).kind == "disk-full"
+    assert own_failure(OSError(28, "No space left on device")).kind == "disk-full"
+
+
+def test_a_fault_of_this_package_is_not_told_as_the_trainers() -> None:
+    told = own_failure(FileNotFoundError(2, "No such file or directory", "cats-step00000004.safetensors"))
+
+    assert told.kind == "unknown"
+    assert told.cause == (
+        "The training container itself failed (FileNotFoundError: [Errno 2] No such file or directory: "
+        "'cats-step00000004.safetensors')."
+    )
+    assert "option" not in told.remedy

@@ -290,6 +290,14 @@ def test_sigterm_ends_the_trainer_and_tells_how_to_go_on(root: Any) -> None:
     assert _processes_of(root) == []
 
 
+def test_sigterm_after_the_last_step_does_not_throw_the_model_away(root: Any) -> None:
+    run = _run_until(root, r"^progress step=12 ", signal.SIGTERM, REHEARSAL_STEP_SECONDS="0.5")
+
+    assert run.code == 0, run.output
+    assert run.failure == ""
+    assert root.provenance()["steps"] == 12
+
+
 def test_sigterm_before_the_first_step_ends_the_run_at_once(
     root: Any, fake_kohya: Callable[[str], Path]
 ) -> None:
