@@ -9,6 +9,7 @@ from typing import Any
 
 from kohya_trainer.environment import Machine
 from kohya_trainer.inputs import Inputs
+from kohya_trainer.latent_options import cacheable, kept
 from kohya_trainer.nvidia_smi import least_memory_gib
 from kohya_trainer.options import OptionTable
 from kohya_trainer.recipe import Choice, Gpus, Recipe, computed_again, memory_gib
@@ -20,13 +21,10 @@ OFF = "off"
 LEAST_FOR_STRAIGHT_LOADING = 15.0
 # The VAE in fp32 takes 3 GiB for one image of 1024 x 1024, and 12.6 for four.
 LEAST_FOR_SEVERAL_LATENTS = 30.0
-# Fewer are encoded again in ten seconds.
-LEAST_IMAGES_TO_KEEP = 100
 # Processes that load the data, for whose making the GPU waits (docs/benchmarks.md). One of them stacks 16 cached images
 # in 30 ms.
 MOST_LOADERS = 8
 LOADERS_OF_CACHED = 2
-FORBID_CACHED_LATENTS = ("color_aug", "random_crop", "face_crop_aug_range")
 # Some are refused, the others silently not done: the trainer caches what is encoded of the caption as it was read.
 FORBID_CACHED_TEXT = (
     "shuffle_caption",
@@ -159,13 +157,10 @@ def _caching(
     options: Mapping[str, Any], chosen_by_user: frozenset[str], gpus: Gpus, images: int
 ) -> list[Choice]:
     choices = []
-    # Whoever says that nothing is cached does not mean the disk either: with it, the trainer caches all the same.
-    unwanted = "cache_latents" in chosen_by_user and not options.get("cache_latents")
-    cacheable = not unwanted and not any(options.get(name) for name in FORBID_CACHED_LATENTS)
-    if cacheable and not options.get("cache_latents"):
+    if cacheable(options, chosen_by_user) and not options.get("cache_latents"):
         choices.append(Choice("cache_latents", True, "no option changes the pictures between epochs"))
     # Each host has a disk of its own, and the trainer looks for every picture's latents on each.
-    if cacheable and gpus.hosts == 1 and images >= LEAST_IMAGES_TO_KEEP:
+    if gpus.hosts == 1 and kept(options, chosen_by_user, images):
         reason = f"a restart finds the latents of {images} images, and several GPUs share the work"
         choices.append(Choice("cache_latents_to_disk", True, reason))
     changing = not options.get("network_train_unet_only") or any(

@@ -13,10 +13,14 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from fine_tuning import latent_options
+from fine_tuning.inspection import REGULARIZATION_FOLDER
 from fine_tuning.inventory import InspectedFile
-from fine_tuning.latent_options import latent_options
 from fine_tuning.run import Run, checkpoints_of
 
+# The container tells their trainer where latents lie (kohya_trainer/environment.py, HOOKED_VERSIONS); any other looks
+# beside the images.
+READING_VERSIONS = frozenset({"v25.2.2"})
 # Whole ones: what the trainer is still writing has another name.
 _FILE = re.compile(r"([0-9a-f]{64})_\d+x\d+_sdxl\.npz")
 
@@ -29,7 +33,7 @@ def made_with(run: Run, plan: Mapping[str, Any], options: Mapping[str, Any]) -> 
     """
     parts = {
         "dataset": run.dataset_prefix,
-        "options": latent_options(options),
+        "options": latent_options.latent_options(options),
         "base_model": plan["base_model"],
         "kohya_version": plan["kohya_version"],
     }
@@ -41,6 +45,23 @@ def images(plan: Mapping[str, Any], files: Iterable[InspectedFile]) -> frozenset
     """The sha256 of every image that the trainer will see."""
     placed = {file["source"] for folder in plan["layout"] for file in folder["files"]}
     return frozenset(file.sha256 for file in files if file.kind == "image" and file.path in placed)
+
+
+def are_read(plan: Mapping[str, Any], files: Iterable[InspectedFile], options: Mapping[str, Any]) -> bool:
+    """Whether the trainer will look for latents in files: where it holds them in memory, none are of use to it.
+
+    Args:
+        options: of config.toml.
+    """
+    trained_on = {
+        file["source"]
+        for folder in plan["layout"]
+        if not folder["folder"].startswith(REGULARIZATION_FOLDER)
+        for file in folder["files"]
+    }
+    count = sum(file.kind == "image" and file.path in trained_on for file in files)
+    chosen_by_user = plan.get("chosen_by_user", ())
+    return plan["kohya_version"] in READING_VERSIONS and latent_options.kept(options, chosen_by_user, count)
 
 
 def folder(run_id: str) -> str:

@@ -3,6 +3,9 @@
 import json
 from collections.abc import Callable
 
+from fine_tuning.kept_latents import READING_VERSIONS
+from kohya_trainer.environment import HOOKED_VERSIONS
+
 from .conftest import TrainingRoot
 
 FOUND = "images have their latents from an earlier launch"
@@ -46,3 +49,7 @@ def test_latents_of_another_resolution_are_not_found(root: TrainingRoot) -> None
     assert run.code == 0
     assert FOUND not in run.output
     assert len(list((root.path / "checkpoints" / "latents").iterdir())) == 2
+
+
+def test_latents_are_copied_for_the_trainers_that_are_told_where_they_lie() -> None:
+    assert READING_VERSIONS == HOOKED_VERSIONS

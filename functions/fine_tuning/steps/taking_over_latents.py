@@ -40,8 +40,12 @@ def take_over_latents(
     try:
         plan = objects.read_document(run.plan_key)
         options = tomllib.loads(objects.read(run.config_key).decode())
-        images = kept_latents.images(plan, from_lines(objects.read(run.inventory_key)))
+        files = from_lines(objects.read(run.inventory_key))
+        images = kept_latents.images(plan, files)
         taken["of"] = len(images)
+        if not kept_latents.are_read(plan, files, options):
+            # Nor will the run keep any, for which a later one should look.
+            return taken
         target = kept_latents.folder(run.first_run_id)
         earlier = latent_runs.enter(kept_latents.made_with(run, plan, options), run.first_run_id)
         missing = images - _kept(target, objects).keys() if earlier else frozenset()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,11 +18,19 @@ from tests.functions_data import BUCKET
 from tests.integration.functions.conftest import Stack
 
 DIGEST = "0123456789abcdef"
-IMAGES = ["ca" * 32, "d0" * 32, "ee" * 32]
-CONFIG = 'resolution = "1024,1024"\nlearning_rate = {rate}\n'
+IMAGES = [f"{number:064x}" for number in range(100)]
+CONFIG = 'resolution = "1024,1024"\ncache_latents_to_disk = true\nlearning_rate = {rate}\n'
 
 
-def planned(stack: Stack, number: int, rate: float = 1e-4, images: int = 3, config: str = CONFIG) -> Run:
+def planned(
+    stack: Stack,
+    number: int,
+    rate: float = 1e-4,
+    images: int = 3,
+    config: str = CONFIG,
+    by_user: Sequence[str] = (),
+    kohya_version: str = "v25.2.2",
+) -> Run:
     """A run of datasets/cats/ that is about to start; each has its own rate."""
     run = Run(
         f"cats-00000000000{number}", BUCKET, "datasets/cats/", "datasets/cats/manifest.json", f"v{number}"
@@ -34,7 +42,12 @@ def planned(stack: Stack, number: int, rate: float = 1e-4, images: int = 3, conf
     layout = [
         {"folder": "1_cat", "files": [{"source": each["path"], "target": each["path"]} for each in files]}
     ]
-    plan = {"base_model": {"kind": "hub", "id": "m"}, "kohya_version": "v25.2.2", "layout": layout}
+    plan = {
+        "base_model": {"kind": "hub", "id": "m"},
+        "kohya_version": kohya_version,
+        "layout": layout,
+        "chosen_by_user": list(by_user),
+    }
     stack.put(run.plan_key, json.dumps(plan).encode())
     stack.put(run.config_key, config.format(rate=rate).encode())
     stack.put(run.inventory_key, "".join(f"{json.dumps(each)}\n" for each in files).encode())
@@ -67,7 +80,7 @@ def test_given_a_run_with_another_learning_rate_then_it_has_the_latents_of_the_r
 ) -> None:
     first, second = planned(stack, 1), planned(stack, 2, rate=5e-5)
     assert start(stack, first) == {"images": 0, "of": 3, "runs": []}
-    keep(stack, first, *IMAGES)
+    keep(stack, first, *IMAGES[:3])
 
     answer = start(stack, second)
 
@@ -76,18 +89,59 @@ def test_given_a_run_with_another_learning_rate_then_it_has_the_latents_of_the_r
     assert "latents" not in stack.record(first.run_id)
     # The latents, and no state of the trainer's.
     assert latents_of(stack, second) == {
-        f"{sha256}_1024x1024_sdxl.npz": f"{first.run_id} {sha256}".encode() for sha256 in IMAGES
+        f"{sha256}_1024x1024_sdxl.npz": f"{first.run_id} {sha256}".encode() for sha256 in IMAGES[:3]
     }
 
 
 def test_given_another_resolution_then_nothing_is_taken(stack: Stack) -> None:
     first = planned(stack, 1)
     start(stack, first)
-    keep(stack, first, *IMAGES)
-    second = planned(stack, 2, config='resolution = "768,768"\n')
+    keep(stack, first, *IMAGES[:3])
+    second = planned(stack, 2, config=CONFIG.replace("1024", "768"))
 
     assert start(stack, second)["images"] == 0
     assert stack.keys(second.checkpoint_prefix) == []
+
+
+IN_MEMORY = 'resolution = "1024,1024"\ncache_latents = true\n'
+
+
+@pytest.mark.parametrize(
+    "where_the_trainer_holds_them",
+    [
+        pytest.param({"images": 99, "config": IN_MEMORY}, id="fewer than 100 images"),
+        pytest.param(
+            {"config": 'resolution = "1024,1024"\ncache_latents = false\n', "by_user": ["cache_latents"]},
+            id="not cached",
+        ),
+        pytest.param(
+            {"config": f"{IN_MEMORY}cache_latents_to_disk = false\n", "by_user": ["cache_latents_to_disk"]},
+            id="in memory alone",
+        ),
+        pytest.param({"kohya_version": "v22.6.2"}, id="beside the images"),
+    ],
+)
+def test_given_a_trainer_that_reads_none_then_nothing_is_copied_and_no_other_run_forgotten(
+    stack: Stack, where_the_trainer_holds_them: dict[str, Any]
+) -> None:
+    given: dict[str, Any] = {"images": 100, "config": IN_MEMORY, **where_the_trainer_holds_them}
+    kept = planned(stack, 1, images=100, config=IN_MEMORY)
+    without = planned(stack, 2, **given)
+    start(stack, kept)
+    keep(stack, kept, *IMAGES)
+    items = stack.dynamodb.scan(TableName="runs")["Items"]
+
+    assert start(stack, without) == {"images": 0, "of": given["images"], "runs": []}
+    assert stack.keys(without.checkpoint_prefix) == []
+    assert stack.dynamodb.scan(TableName="runs")["Items"] == items
+
+
+def test_given_100_images_then_they_are_taken_over(stack: Stack) -> None:
+    first, second = (planned(stack, number, images=100, config=IN_MEMORY) for number in (1, 2))
+    start(stack, first)
+    keep(stack, first, *IMAGES)
+
+    assert start(stack, second) == {"images": 100, "of": 100, "runs": [first.run_id]}
 
 
 def test_given_other_images_then_the_common_ones_are_taken(stack: Stack) -> None:
@@ -103,7 +157,7 @@ def test_given_a_last_run_that_kept_nothing_then_those_of_the_one_before_it_are_
     runs = [planned(stack, number) for number in range(1, 4)]
     start(stack, runs[0])
     start(stack, runs[1])
-    keep(stack, runs[0], *IMAGES)
+    keep(stack, runs[0], *IMAGES[:3])
 
     assert start(stack, runs[2]) == {"images": 3, "of": 3, "runs": [runs[0].run_id]}
 
@@ -112,7 +166,7 @@ def test_given_two_runs_that_have_some_then_each_image_is_copied_once(stack: Sta
     runs = [planned(stack, number) for number in range(1, 4)]
     start(stack, runs[0])
     start(stack, runs[1])
-    keep(stack, runs[0], *IMAGES)
+    keep(stack, runs[0], *IMAGES[:3])
     keep(stack, runs[1], IMAGES[0])
 
     assert start(stack, runs[2]) == {"images": 3, "of": 3, "runs": [runs[1].run_id, runs[0].run_id]}
@@ -122,7 +176,7 @@ def test_given_two_runs_that_have_some_then_each_image_is_copied_once(stack: Sta
 def test_given_checkpoints_that_have_expired_then_nothing_is_taken(stack: Stack) -> None:
     first, second = planned(stack, 1), planned(stack, 2)
     start(stack, first)
-    keep(stack, first, *IMAGES)
+    keep(stack, first, *IMAGES[:3])
     for key in stack.keys(first.checkpoint_prefix):
         stack.s3.delete_object(Bucket=BUCKET, Key=key)
 
@@ -132,7 +186,7 @@ def test_given_checkpoints_that_have_expired_then_nothing_is_taken(stack: Stack)
 def test_a_repeated_invocation_finds_what_is_there_and_forgets_no_run(stack: Stack) -> None:
     first, second, third = (planned(stack, number) for number in range(1, 4))
     start(stack, first)
-    keep(stack, first, *IMAGES)
+    keep(stack, first, *IMAGES[:3])
     start(stack, second)
     stack.s3.delete_object(Bucket=BUCKET, Key=stack.keys(f"{second.checkpoint_prefix}latents/")[0])
 
@@ -149,7 +203,7 @@ def test_a_repeated_invocation_finds_what_is_there_and_forgets_no_run(stack: Sta
 def test_a_retry_has_its_first_runs_and_is_not_its_own_source(stack: Stack) -> None:
     first = planned(stack, 1)
     start(stack, first)
-    keep(stack, first, *IMAGES)
+    keep(stack, first, *IMAGES[:3])
     retry = first.retry(2)
     for key in ("plan_key", "config_key", "inventory_key"):
         stack.put(getattr(retry, key), stack.read(getattr(first, key)))
@@ -163,7 +217,7 @@ def test_given_that_s3_refuses_then_the_run_goes_on(
 ) -> None:
     first, second = planned(stack, 1), planned(stack, 2)
     start(stack, first)
-    keep(stack, first, *IMAGES)
+    keep(stack, first, *IMAGES[:3])
 
     def refuse(**_: Any) -> AWSResponse:
         response = AWSResponse("https://s3", 403, {}, None)
@@ -184,7 +238,7 @@ def test_given_one_that_expires_meanwhile_then_the_others_are_copied(
     monkeypatch.setattr(taking_over_latents, "THREADS", 1)  # so that it is the first one that is missing
     first, second = planned(stack, 1), planned(stack, 2)
     start(stack, first)
-    keep(stack, first, *IMAGES)
+    keep(stack, first, *IMAGES[:3])
     objects = deployment.deployment(None).objects
     listed = objects.list_below(f"{first.checkpoint_prefix}latents/")
     stack.s3.delete_object(Bucket=BUCKET, Key=listed[0].key)
@@ -198,7 +252,7 @@ def test_given_that_the_time_is_over_then_the_rest_is_left_to_the_gpu(
 ) -> None:
     first, second = planned(stack, 1), planned(stack, 2)
     start(stack, first)
-    keep(stack, first, *IMAGES)
+    keep(stack, first, *IMAGES[:3])
     moments = iter([datetime.now(UTC), *[datetime.now(UTC) + timedelta(seconds=s) for s in (59, 61, 61)]])
     deployment.deployment(None).clock = lambda: next(moments)
 

@@ -10,6 +10,7 @@ import pytest
 
 from fine_tuning import kept_latents
 from fine_tuning.configuration import Configuration, resolve
+from fine_tuning.inventory import InspectedFile
 from fine_tuning.latent_options import latent_options
 from fine_tuning.manifest import Manifest
 from tests.functions_data import RUN, file
@@ -120,3 +121,38 @@ def test_what_is_wanted_comes_into_the_new_runs_folder_under_its_name() -> None:
     assert kept_latents.copies(found, {DOG, "ee" * 32}, SOURCE, TARGET) == {
         f"{SOURCE}0123456789abcdef/{DOG}_0512x0512_sdxl.npz": f"{TARGET}0123456789abcdef/{DOG}_0512x0512_sdxl.npz"
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "by_user", "read"),
+    [
+        ({}, (), True),
+        ({"cache_latents": False}, (), True),  # a preset's: the container caches them
+        ({"cache_latents": False}, ("cache_latents",), False),
+        ({"cache_latents_to_disk": False}, ("cache_latents_to_disk",), False),
+        ({"cache_latents": False, "cache_latents_to_disk": True}, ("cache_latents",), True),
+        ({"cache_latents": False, "random_crop": True}, ("random_crop",), False),
+    ],
+)
+def test_what_the_user_says_of_the_cache_decides_whether_latents_are_read(
+    given: dict[str, Any], by_user: tuple[str, ...], read: bool
+) -> None:
+    plan, files = with_images(100)
+    assert kept_latents.are_read({**plan, "chosen_by_user": list(by_user)}, files, given) is read
+    assert kept_latents.are_read({**plan, "kohya_version": "v22.6.2"}, files, given) is False
+
+
+def test_of_few_images_they_are_held_in_memory_and_regularization_does_not_count() -> None:
+    plan, files = with_images(99)
+    regularization = {"folder": "reg/1_cat", "files": [{"source": "reg/1_cat/a.jpg", "target": "a.jpg"}]}
+    plan["layout"].append(regularization)
+    files.append(file("reg/1_cat/a.jpg"))
+    assert not kept_latents.are_read(plan, files, {"cache_latents": True})
+    assert kept_latents.are_read(plan, files, {"cache_latents_to_disk": True})
+
+
+def with_images(count: int) -> tuple[dict[str, Any], list[InspectedFile]]:
+    """A plan, and the files of its inventory."""
+    files = [file(f"10_cat/{number}.jpg") for number in range(count)]
+    placed = [{"source": each.path, "target": each.path.rpartition("/")[2]} for each in files]
+    return {**PLAN, "layout": [{"folder": "10_cat", "files": placed}]}, files
