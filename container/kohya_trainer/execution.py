@@ -11,7 +11,7 @@ from kohya_trainer.environment import Machine
 from kohya_trainer.inputs import Inputs
 from kohya_trainer.latent_options import cacheable, kept
 from kohya_trainer.nvidia_smi import least_memory_gib
-from kohya_trainer.options import OptionTable
+from kohya_trainer.options import OptionTable, takers
 from kohya_trainer.recipe import Choice, Gpus, Recipe, computed_again, memory_gib
 
 # A person sets it to "off" for Kohya's own U-Net; trainer_process.py is given the settings, or "off".
@@ -19,7 +19,8 @@ VARIABLE = "KOHYA_ACCELERATION"
 OFF = "off"
 # U-Net, both text encoders and the VAE in half precision take 6.9 GB; the caching passes a few more.
 LEAST_FOR_STRAIGHT_LOADING = 15.0
-# The VAE in fp32 takes 3 GiB for one image of 1024 x 1024, and 12.6 for four.
+# For pictures up to 1024 x 1024: the VAE in fp32 takes 3 GiB for one of them and 12.6 for four, and as many times that
+# as a larger one has pixels.
 LEAST_FOR_SEVERAL_LATENTS = 30.0
 # Processes that load the data, for whose making the GPU waits (docs/benchmarks.md). One of them stacks 16 cached images
 # in 30 ms.
@@ -66,10 +67,11 @@ def executed(
     if memory is None:
         return Executed(dict(options), {VARIABLE: OFF}, [])
     users = frozenset(inputs.plan.get("chosen_by_user", ()) if inputs.plan else inputs.config)
-    accelerated = variables.get(VARIABLE) != OFF and "initial_step" in table
+    newer = "initial_step" in table  # sd-scripts 2e0fcc5 with torch 2.11, not kohya_ss v22.6.2 with 2.1
+    accelerated = newer and variables.get(VARIABLE) != OFF
     gpus = Gpus(len(machine.gpus) * len(machine.hosts), memory, len(machine.hosts))
-    recipe = execution(options, users, _pixels(options), gpus, machine.cpus, accelerated, images)
-    chosen = {name: value for name, value in recipe.settings.items() if name in table}
+    recipe = execution(options, users, _pixels(options), gpus, machine.cpus, accelerated, images, newer)
+    chosen = _accepted(recipe, options, table)
     given = {VARIABLE: OFF}
     final = {**options, **chosen}
     if accelerated:
@@ -84,7 +86,15 @@ def executed(
     if recipe.settings.get("computed_again") or (not accelerated and final.get("gradient_checkpointing")):
         # Memory is short: what was freed in pieces must be of use to the next large tensor.
         given["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
-    return Executed(final, given, [f"recipe: {line}" for line in recipe.lines()])
+    carried_out = Recipe(tuple(one for one in recipe.choices if one.option in {*chosen, "computed_again"}))
+    return Executed(final, given, [f"recipe: {line}" for line in carried_out.lines()])
+
+
+def _accepted(recipe: Recipe, options: Mapping[str, Any], table: OptionTable) -> dict[str, Any]:
+    """What of the recipe the trainer is handed: nothing that would be refused from a user."""
+    known = {name: value for name, value in recipe.settings.items() if name in table}
+    refused = {problem.option for problem in table.problems({**options, **known})}
+    return {name: value for name, value in known.items() if name not in refused}
 
 
 def _pixels(options: Mapping[str, Any]) -> int:
@@ -101,6 +111,7 @@ def execution(
     cpus: int,
     accelerated: bool = True,
     images: int = 0,
+    fused: bool = True,
 ) -> Recipe:
     """How a step is carried out on this machine.
 
@@ -109,6 +120,8 @@ def execution(
         cpus: of the host, which its GPUs share.
         images: files whose latents are cached.
         accelerated: whether the trainer's U-Net will be the fast one (kohya_trainer.acceleration).
+        fused: whether torch's fused AdamW can be made before its parameters are on the GPU, as the trainer does; that
+            of torch 2.1 refuses them (optim/adamw.py).
     """
     batch = int(options.get("train_batch_size", 1))
     whole = computed_again(options, batch, pixels, gpus.memory_gib, "plain") > 0
@@ -124,13 +137,13 @@ def execution(
     choices += _caching(options, chosen_by_user, gpus, images)
     if not any(options.get(name) for name in ("sdpa", "xformers", "mem_eff_attn")):
         choices.append(Choice("sdpa", True, "attention in one kernel"))
-    if options.get("optimizer_type", "AdamW") == "AdamW" and not options.get("optimizer_args"):
+    if fused and takers(options)["optimizer_args"] == "AdamW" and not options.get("optimizer_args"):
         choices.append(Choice("optimizer_args", ["fused=True"], "one kernel for all parameters"))
     if gpus.memory_gib >= LEAST_FOR_STRAIGHT_LOADING:
         choices.append(
             Choice("lowram", True, "the checkpoint goes straight to the GPU, which has room for it")
         )
-    if gpus.memory_gib >= LEAST_FOR_SEVERAL_LATENTS:
+    if gpus.memory_gib >= LEAST_FOR_SEVERAL_LATENTS * max(1.0, pixels / 2**20):
         choices.append(Choice("vae_batch_size", 4, "latents are cached four at a time"))
         choices.append(Choice("highvram", True, "memory is not given back after each of them"))
     here = max(1, gpus.count // gpus.hosts)
@@ -142,7 +155,11 @@ def execution(
             "images and captions are cached: batches are only stacked",
         )
     choices.append(Choice("max_data_loader_n_workers", workers, reason))
-    choices.append(Choice("persistent_data_loader_workers", True, "no new processes at each epoch"))
+    if "max_data_loader_n_workers" in chosen_by_user:
+        workers = int(options.get("max_data_loader_n_workers", 8))
+    # torch refuses processes that last where there are none.
+    lasting = "no new processes at each epoch" if workers else "the trainer's own process loads"
+    choices.append(Choice("persistent_data_loader_workers", workers > 0, lasting))
     return Recipe(tuple(choice for choice in choices if choice.option not in chosen_by_user))
 
 

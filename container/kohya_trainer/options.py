@@ -71,7 +71,7 @@ class OptionTable:
         """Keywords that optimizer or scheduler does not take; of one that is not in the table nothing is known."""
         return [
             Problem(option, "argument", f"{taker} takes no {name} in {option}, but {', '.join(keywords)}")
-            for option, taker in _takers(config).items()
+            for option, taker in takers(config).items()
             if (keywords := self.arguments.get(option, {}).get(taker)) is not None
             for name in (str(item).partition("=")[0] for item in config.get(option) or ())
             if name not in keywords
@@ -93,7 +93,7 @@ def load_table(version: str, folder: Path = TABLES) -> OptionTable:
     return OptionTable(version, content["options"], content["arguments"])
 
 
-def _takers(config: Mapping[str, Any]) -> dict[str, str]:
+def takers(config: Mapping[str, Any]) -> dict[str, str]:
     """To whom the trainer hands optimizer_args and lr_scheduler_args (get_optimizer, get_scheduler_fix)."""
     optimizer = str(config.get("optimizer_type") or "AdamW")
     if config.get("use_8bit_adam") or config.get("use_lion_optimizer"):

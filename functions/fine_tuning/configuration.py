@@ -79,6 +79,7 @@ def resolve(
     if manifest.validation_split is not None:
         findings += _set_validation_split(values, manifest.validation_split, table, kohya_version)
     findings += _give_way_to(layers, values)
+    _load_without_processes(layers, values)
     findings += gpu.check(manifest.instance_types)
     findings += gpu.fit_precision(values, manifest.instance_types or instance_types, written)
     judged = {
@@ -213,3 +214,10 @@ def _give_way_to(layers: Sequence[Mapping[str, Any]], values: dict[str, Any]) ->
         message = f"{cache_option} cannot go with {' and '.join(excluded)}."
         findings.append(error("options-contradict", where, message, "Remove one of them."))
     return findings
+
+
+def _load_without_processes(layers: Sequence[Mapping[str, Any]], values: dict[str, Any]) -> None:
+    """None can last where the user wants none; what only the preset says gives way, the user's own is an error."""
+    by_user = any("persistent_data_loader_workers" in layer for layer in layers[:2])
+    if values.get("max_data_loader_n_workers") == 0 and not by_user:
+        values["persistent_data_loader_workers"] = False

@@ -272,6 +272,19 @@ def test_captions_that_the_trainer_completes_are_not_encoded_before_it_did(optio
     assert told(both) == [("error", "options-contradict", "manifest.json")]
 
 
+def test_the_presets_lasting_processes_give_way_to_a_user_who_wants_none() -> None:
+    for resolved in (
+        resolve({"max_data_loader_n_workers": 0}),
+        resolve(toml="max_data_loader_n_workers = 0"),
+    ):
+        assert resolved.findings == ()
+        assert resolved.values["persistent_data_loader_workers"] is False
+    of_user = resolve({"max_data_loader_n_workers": 0}, "persistent_data_loader_workers = true")
+    assert of_user.values["persistent_data_loader_workers"] is True
+    assert told(of_user) == [("error", "options-contradict", "kohya-sdxl-config.toml")]
+    assert resolve({"max_data_loader_n_workers": 1}).values["persistent_data_loader_workers"] is True
+
+
 def test_what_the_user_contradicts_is_told() -> None:
     resolved = resolve({"cache_text_encoder_outputs": True, "shuffle_caption": True})
     assert told(resolved) == [("error", "options-contradict", "manifest.json")]

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from fine_tuning import plan
+from fine_tuning import configuration, plan
 from fine_tuning.base_model import BaseModelElsewhereError, base_model
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.limits import Limits
@@ -17,6 +17,7 @@ from fine_tuning.pipeline_parameters import ladder_of
 from fine_tuning.plan import Decision
 from fine_tuning.report import rejection, report
 from tests.functions_data import BUCKET, EVENTS, RUN, file
+from tests.recipe_data import USERS_OWN
 
 LIMITS = Limits("v25.2.2", ("ml.g5.8xlarge",), 50, 86400, None)
 FILES = [file("10_x/a.jpg"), file("10_x/a.txt"), file("10_x/b.jpg", 640, 480), file("10_x/b.txt")]
@@ -56,6 +57,16 @@ def test_an_accepted_plan() -> None:
     assert decision.plan["base_model"]["kind"] == "hub"
     assert (decision.plan["batch_size"], decision.plan["epochs"]) == (4, 2)
     assert decision.plan["dataset_prefix"] == f"s3://{BUCKET}/datasets/cats/"
+
+
+@pytest.mark.parametrize("name", sorted(USERS_OWN))
+def test_what_the_user_set_reaches_the_trainer_and_is_called_the_users(name: str) -> None:
+    toml = configuration.as_toml({name: USERS_OWN[name]})
+    for decision in (decide(config={name: USERS_OWN[name]}), decide(toml=toml)):
+        assert decision.config is not None
+        assert decision.plan is not None
+        assert decision.config[name] == USERS_OWN[name]
+        assert decision.plan["chosen_by_user"] == [name]
 
 
 def test_steps_are_never_the_trainers_silent_default() -> None:

@@ -39,7 +39,11 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"lr_scheduler": "adafactor"}, STOPS, "lr_scheduler adafactor goes"),
     ({"lr_scheduler": "piecewise_constant"}, STOPS, "needs step_rules"),
     ({"lr_scheduler": "cosine_with_min_lr"}, STOPS, "needs lr_scheduler_min_lr_ratio"),
-    ({"max_data_loader_n_workers": 0}, STOPS, "needs at least one worker"),
+    (
+        {"max_data_loader_n_workers": 0, "persistent_data_loader_workers": True},
+        STOPS,
+        "needs at least one worker",
+    ),
     ({"network_train_text_encoder_only": True}, STOPS, "leave nothing to train"),
     ({"min_timestep": 500, "max_timestep": 500}, STOPS, "min_timestep is not below"),
     ({"resolution": "1000,1000", "enable_bucket": False}, STOPS, "a multiple of 32"),
