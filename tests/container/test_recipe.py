@@ -29,6 +29,19 @@ def test_insides_are_computed_again_only_where_memory_demands_it() -> None:
         assert recipe.fits(batch, 16, MEGAPIXEL, share, memory, "fast")
 
 
+@pytest.mark.parametrize("said", [{"mixed_precision": "no"}, {}], ids=["no", "nothing"])
+def test_single_precision_takes_twice_the_room_but_for_what_learns(said: dict[str, str]) -> None:
+    half = {**CHARACTER, "train_batch_size": 8}
+    single = {**{name: value for name, value in half.items() if name != "mixed_precision"}, **said}
+    assert recipe.memory_gib(half, 8, MEGAPIXEL, 0.0) == pytest.approx(48.9, rel=0.01)  # measured
+    assert recipe.memory_gib(single, 8, MEGAPIXEL, 0.0) == pytest.approx(96.5, rel=0.01)
+    assert recipe.memory_gib(half, 8, MEGAPIXEL, 1.0) == recipe.memory_gib(
+        {**half, "mixed_precision": "fp16"}, 8, MEGAPIXEL, 1.0
+    )
+    shares = [recipe.computed_again(of, 8, MEGAPIXEL, 79.1) for of in (half, single)]
+    assert shares == [0.0, 0.5]
+
+
 def test_the_trainers_own_network_is_checkpointed_whole_or_not_at_all() -> None:
     assert recipe.computed_again(CHARACTER, 16, MEGAPIXEL, 79.1, "plain") == 1.0
     assert recipe.computed_again(CHARACTER, 4, MEGAPIXEL, 79.1, "plain") == 0.0

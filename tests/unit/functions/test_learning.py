@@ -45,6 +45,12 @@ def test_a_batch_grows_no_further_than_the_gpu_has_room() -> None:
     assert learned(CHARACTER, gpus=Gpus(1, 10.0)) == {}
 
 
+def test_a_batch_in_single_precision_needs_a_larger_gpu() -> None:
+    single = {**CHARACTER, "mixed_precision": "no"}
+    assert learned(single) == {}
+    assert learned(single, gpus=Gpus(1, 44.5))["train_batch_size"] == 8
+
+
 def test_a_user_without_checkpointing_is_given_what_fits_without() -> None:
     without = {**CHARACTER, "gradient_checkpointing": False}
     assert learned(without, "gradient_checkpointing", gpus=Gpus(1, 44.5)) == {}

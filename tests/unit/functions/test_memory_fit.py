@@ -10,7 +10,12 @@ from fine_tuning import memory_fit
 from tests.functions_data import file
 from tests.unit.functions.test_plan import codes, decide
 
-UNET = {"network_train_unet_only": True, "cache_text_encoder_outputs": True, "network_dim": 32}
+UNET = {
+    "network_train_unet_only": True,
+    "cache_text_encoder_outputs": True,
+    "network_dim": 32,
+    "mixed_precision": "bf16",
+}
 PIXELS = 1024 * 1024
 NOBODY: frozenset[str] = frozenset()
 SMALL, LARGE = "ml.g5.2xlarge", "ml.p5.4xlarge"
