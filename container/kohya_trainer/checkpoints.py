@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ MARKER = "complete.json"
 @dataclass(frozen=True)
 class Checkpoint:
     """A complete state. `step` counts the whole run; `batches_per_epoch` and `total` are what the trainer
-    announced.
+    announced. `results` are the samples and models in between that belong to it: path below results/ → sha256.
     """
 
     state: Path
@@ -30,6 +30,7 @@ class Checkpoint:
     total: int
     batches_per_epoch: int
     fingerprint: str
+    results: dict[str, str] = field(default_factory=dict)
 
 
 def fingerprint(options: Mapping[str, Any], dataset: str, processes: int) -> str:
@@ -62,7 +63,9 @@ class CheckpointStore:
         """Whole states of this very run, newest first."""
         return self.found()[0]
 
-    def keep(self, state: Path, step: int, total: int, batches_per_epoch: int) -> Checkpoint:
+    def keep(
+        self, state: Path, step: int, total: int, batches_per_epoch: int, results: Mapping[str, str]
+    ) -> Checkpoint:
         """Moves a finished state folder into the slot that does not hold the newest state.
 
         Which one that is was found out at the start: to read it again would take seconds that a signal may not leave.
@@ -75,18 +78,27 @@ class CheckpointStore:
         slot.mkdir(parents=True)
         kept = slot / "state"
         shutil.move(state, kept)
-        checkpoint = Checkpoint(kept, step, total, batches_per_epoch, self._fingerprint)
+        checkpoint = Checkpoint(kept, step, total, batches_per_epoch, self._fingerprint, dict(results))
         files = {
             path.relative_to(kept).as_posix(): sha256_of(path)
             for path in sorted(kept.rglob("*"))
             if path.is_file()
         }
-        content = {**asdict(checkpoint), "state": kept.name, "files": files}
-        partial = slot / f"{MARKER}.partial"
-        partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        partial.replace(slot / MARKER)
+        _write_marker(slot, {**asdict(checkpoint), "state": kept.name, "files": files})
         self._newest = slot
         return checkpoint
+
+    def add_results(self, results: Mapping[str, str]) -> None:
+        """To those of the state that was kept last."""
+        assert self._newest is not None  # one was kept
+        content = json.loads((self._newest / MARKER).read_bytes())
+        _write_marker(self._newest, {**content, "results": {**content["results"], **results}})
+
+
+def _write_marker(slot: Path, content: Mapping[str, Any]) -> None:
+    partial = slot / f"{MARKER}.partial"
+    partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    partial.replace(slot / MARKER)
 
 
 def _read(slot: Path) -> Checkpoint | None:
@@ -98,6 +110,7 @@ def _read(slot: Path) -> Checkpoint | None:
         if any(sha256_of(state / name) != digest for name, digest in content["files"].items()):
             return None
         numbers = {name: int(content[name]) for name in ("step", "total", "batches_per_epoch")}
-        return Checkpoint(state=state, fingerprint=str(content["fingerprint"]), **numbers)
+        results = {str(name): str(digest) for name, digest in content["results"].items()}
+        return Checkpoint(state=state, fingerprint=str(content["fingerprint"]), results=results, **numbers)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

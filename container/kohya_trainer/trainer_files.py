@@ -37,7 +37,8 @@ def write_trainer_files(job: Job, so_far: RunSoFar, options: Mapping[str, Any], 
         shutil.rmtree(work / name, ignore_errors=True)
         (work / name).mkdir(parents=True)
     final = _final_options(job, so_far, options, work)
-    bring_back(so_far.results, work / "output", so_far.done)
+    for name in bring_back(so_far.results, work / "output", so_far.listed, so_far.done):
+        log.note(f"note: {name} of an earlier launch did not come back whole")
     files = TrainerFiles(
         config=work / "config.toml",
         options=final,

@@ -14,7 +14,7 @@ from kohya_trainer.best_model import BestModel, find_best, keep_best
 from kohya_trainer.divergence import DivergenceWatch
 from kohya_trainer.errors import TrainerFailedError
 from kohya_trainer.failure import LINES_CLASSIFIED, diverged, diverging, stalled
-from kohya_trainer.kept_results import keep_results
+from kohya_trainer.kept_results import Copy, ResultKeeper, wait_for, whole
 from kohya_trainer.loss_history import SmoothedLoss
 from kohya_trainer.nvidia_smi import gpu_state
 from kohya_trainer.orders import Orders
@@ -23,6 +23,8 @@ from kohya_trainer.run_so_far import RunSoFar
 from kohya_trainer.trainer_events import decode
 
 SECONDS_BETWEEN_TRANSIENT_LINES = 10.0
+# So long a state that nobody asked for waits for copies of what was made before it: a signal may come meanwhile.
+SECONDS_FOR_RESULTS = 10.0
 # Of the newest step in seconds_per_step.
 WEIGHT = 0.1
 _TOTAL = re.compile(r"total optimization steps\D*[:=] *(\d+)")
@@ -51,7 +53,10 @@ class TrainingWatch:
         say: Callable[[str], None],
     ) -> None:
         self._output, self._so_far = output, so_far
-        self._name = options.get("output_name")
+        name = options.get("output_name")
+        left_out = (f"{name}.safetensors", f"{name}-best.safetensors")
+        self._results = ResultKeeper(output, so_far.results, left_out, so_far.listed)
+        self._unlisted: dict[str, Copy] = {}
         self._say = say
         self._orders = orders
         self._stall_seconds, self._private, self._second = stall_seconds, private, second
@@ -87,10 +92,12 @@ class TrainingWatch:
     def output(self, chunk: bytes) -> None:
         self._heard_at = time.monotonic()
         self._handle(self._reader.feed(chunk))
+        self._list_results()
 
     def silence(self) -> None:
         """The newest bar's loss will not be redrawn; or the trainer is stuck."""
         self._report(self._bars.settled())
+        self._list_results()
         silent = time.monotonic() - self._heard_at
         if silent > self._stall_seconds and not self.error:
             gpu = gpu_state()
@@ -101,6 +108,7 @@ class TrainingWatch:
         """The output has ended."""
         self._handle(self._reader.close())
         self._report(self._bars.settled())
+        self._list_results()
 
     def must_stop(self) -> bool:
         return self.error is not None or self.stopped_early
@@ -115,7 +123,8 @@ class TrainingWatch:
         return True
 
     def has_saved(self) -> bool:
-        return self._saved
+        """Also what was made before the state."""
+        return self._saved and not self._unlisted
 
     def _handle(self, events: list[Bar | Line]) -> None:
         for event in events:
@@ -156,8 +165,9 @@ class TrainingWatch:
             case "step":
                 self._stepped(event)
             case "state":
-                self._keep(Path(event["path"]), event["step"], event["batches"], event["seconds"])
-                self._saved = self._saved or event["asked"]
+                path, asked = Path(event["path"]), event["asked"]
+                self._keep(path, event["step"], event["batches"], event["seconds"], asked)
+                self._saved = self._saved or asked
             case "no-state":
                 self._saved = True
             case "validation":
@@ -185,6 +195,8 @@ class TrainingWatch:
             gpu_gib=event["gpu_gib"],
         )
         self._tell(progress, loss)
+        # What belongs to the step before is written.
+        self._results.notice()
         if broken:
             self.error = diverged(step, loss, files, self._kept)
         elif self._divergence.add(loss):
@@ -214,7 +226,7 @@ class TrainingWatch:
             match = _STATE.match(state.name)
             saved_at = self._so_far.done + int(match[1]) - self._bars.counter_start if match else 0
             if self._so_far.done < saved_at < progress.step:
-                self._keep(state, saved_at, self._batches, None)
+                self._keep(state, saved_at, self._batches, None, asked=False)
 
     def _tell(self, progress: Progress, batch_loss: float | None) -> None:
         self._say(progress.text())
@@ -226,9 +238,28 @@ class TrainingWatch:
             learning_rate=progress.learning_rate,
         )
 
-    def _keep(self, state: Path, step: int, batches: int, seconds: float | None) -> None:
-        # Before the state: after a restart only what is of later steps is made again.
-        keep_results(self._output, self._so_far.results, f"{self._name}.safetensors")
-        kept = self._so_far.store.keep(state, step, self.total, batches)
+    def _keep(self, state: Path, step: int, batches: int, seconds: float | None, asked: bool) -> None:
+        """After a restart only what is of later steps is made again, so what was made before comes first; but not where
+        the job is about to be killed.
+        """
+        copies = self._results.notice()
+        if not asked:
+            wait_for(copies, SECONDS_FOR_RESULTS)
+        listed = whole(copies)
+        kept = self._so_far.store.keep(state, step, self.total, batches, listed)
         self._kept = kept.step
+        self._unlisted = {name: copy for name, copy in copies.items() if name not in listed}
+        self._list_results()
+        self._results.drop_removed()
         self._say(f"checkpoint step={kept.step}" + (f" seconds={seconds:.2f}" if seconds is not None else ""))
+
+    def _list_results(self) -> None:
+        """With the newest state, those that have become whole since. Raises OSError where one could not be copied."""
+        done = {name: copy for name, copy in self._unlisted.items() if copy.sha256.done()}
+        if not done:
+            return
+        self._unlisted = {name: copy for name, copy in self._unlisted.items() if name not in done}
+        if results := whole(done):
+            self._so_far.store.add_results(results)
+        for copy in done.values():
+            copy.sha256.result()

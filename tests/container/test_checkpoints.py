@@ -20,7 +20,9 @@ def state(folder: Path, content: str) -> Path:
 def store(tmp_path: Path) -> CheckpointStore:
     made = CheckpointStore(tmp_path / "checkpoints", "run")
     for step in (10, 20, 30):
-        made.keep(state(tmp_path / "output", str(step)), step, 120, 40)
+        made.keep(
+            state(tmp_path / "output", str(step)), step, 120, 40, {"cats-step00000008.safetensors": "abc"}
+        )
     return made
 
 
@@ -47,11 +49,20 @@ def test_a_half_written_state_does_not_exist(store: CheckpointStore, spoil: obje
     assert [checkpoint.step for checkpoint in store.complete()] == [20]
 
 
+def test_a_state_lists_what_belongs_to_it_and_what_was_copied_after_it(store: CheckpointStore) -> None:
+    store.add_results({"sample/cats_000008_00.png": "def"})
+
+    newest, older = store.complete()
+    assert older.results == {"cats-step00000008.safetensors": "abc"}
+    assert newest.results == {**older.results, "sample/cats_000008_00.png": "def"}
+    assert (newest.step, newest.total, newest.batches_per_epoch) == (30, 120, 40)
+
+
 def test_a_spoilt_slot_is_the_one_that_is_written_next(store: CheckpointStore, tmp_path: Path) -> None:
     (store.complete()[0].state.parent / MARKER).unlink()
 
     restarted = CheckpointStore(tmp_path / "checkpoints", "run")
-    restarted.keep(state(tmp_path / "output", "40"), 40, 120, 40)
+    restarted.keep(state(tmp_path / "output", "40"), 40, 120, 40, {})
 
     assert [checkpoint.step for checkpoint in restarted.complete()] == [40, 20]
 

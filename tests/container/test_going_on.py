@@ -4,8 +4,10 @@ models of the same steps. With the CPU stand-in for Kohya, whose loop has the re
 
 import json
 import re
+import shutil
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +118,35 @@ def _assert_same(resumed: dict[str, Any], whole: dict[str, Any]) -> None:
     assert resumed["models"] == whole["models"]
 
 
-def _interrupt(root: Any, pattern: str, number: signal.Signals, **variables: str) -> None:
+def _interrupt(root: Any, pattern: str, number: signal.Signals, **variables: str) -> str:
+    """Leaves in checkpoints/ what lay there at any time: as S3 restores it, where nothing need have been deleted. What
+    is said after the signal is returned.
+    """
+    checkpoints, restored = root.path / "checkpoints", root.path / "restored"
     # Slowed down, so that the signal arrives at the step whose line it follows.
     process = root.start(REHEARSAL_STEP_SECONDS="0.05", **variables)
     for line in process.stdout:
+        _upload(checkpoints, restored)
         if re.search(pattern, line):
             process.send_signal(number)
             break
-    assert root.finish(process).code != 0
+    run = root.finish(process)
+    assert run.code != 0
+    _upload(checkpoints, restored)
+    shutil.rmtree(checkpoints)
+    restored.rename(checkpoints)
+    return str(run.output)
+
+
+def _upload(checkpoints: Path, restored: Path) -> None:
+    for path in checkpoints.rglob("*"):
+        target = restored / path.relative_to(checkpoints)
+        with suppress(FileNotFoundError):  # it was removed meanwhile
+            if path.is_file() and (
+                not target.exists() or target.stat().st_mtime_ns != path.stat().st_mtime_ns
+            ):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, target)
 
 
 @pytest.mark.parametrize("name", INTERRUPTIONS)
@@ -140,3 +163,42 @@ def test_a_restart_makes_everything_that_an_uninterrupted_run_makes(
     assert resumed.code == 0, resumed.output
     assert re.search(r"^resuming after step \d+ of ", resumed.output, re.MULTILINE), resumed.output
     _assert_same(_delivered(root), whole_run(options))
+
+
+# Each copy takes longer than the trainer needs for the next model.
+SLOW_COPIES = """
+import shutil, time
+copy = shutil.copyfile
+def copyfile(source, target, **options):
+    if str(source).endswith(".safetensors"):
+        time.sleep(0.4)
+    return copy(source, target, **options)
+shutil.copyfile = copyfile
+"""
+FEW_MODELS = {
+    "max_train_steps": 40,
+    "validation_split": 0.25,
+    "save_every_n_steps": 2,
+    "save_last_n_steps": 4,
+}
+
+
+def test_slow_copies_neither_meet_the_removal_of_a_model_nor_keep_an_asked_state_waiting(
+    new_root: Callable[[str], Any], whole_run: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path
+) -> None:
+    root = new_root("ml")
+    _plan(root, FEW_MODELS)
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow" / "sitecustomize.py").write_text(SLOW_COPIES)
+    slow = {"CHECKPOINT_EVERY_N_STEPS": "100", "PYTHONPATH": str(tmp_path / "slow")}
+
+    said = _interrupt(root, r"^progress step=20 ", signal.SIGTERM, **slow)
+    resumed = root.run(**slow)
+
+    # The trainer goes on until the copies are whole.
+    steps = re.findall(r"^(checkpoint|progress) step=(\d+) ", said, re.MULTILINE)
+    assert [name for name, _ in steps].index("checkpoint") <= 3, said
+    assert resumed.code == 0, resumed.output
+    assert re.search(r"^resuming after step 2\d of ", resumed.output, re.MULTILINE), resumed.output
+    assert "did not come back whole" not in resumed.output
+    _assert_same(_delivered(root), whole_run(FEW_MODELS))

@@ -1,11 +1,15 @@
 """What the hooks tell, as the watch takes it: smoothing, divergence, a stuck trainer, validations."""
 
 import math
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kohya_trainer import kept_results
 from kohya_trainer import watch as watching
 from kohya_trainer.checkpoints import CheckpointStore
 from kohya_trainer.divergence import FACTOR, WINDOW, DivergenceWatch
@@ -107,6 +111,110 @@ def test_a_broken_loss_leaves_the_last_finite_state_and_says_which(tmp_path: Pat
     assert watched.error.cause.endswith("The state after step 10 is kept.")
     (kept,) = CheckpointStore(tmp_path / "checkpoints", "fingerprint").complete()
     assert (kept.step, (kept.state / "optimizer.bin").read_text()) == (10, "finite")
+
+
+def _state(tmp_path: Path, number: int, asked: bool) -> bytes:
+    folder = tmp_path / "states" / f"step-{number:08d}"
+    folder.mkdir(parents=True)
+    (folder / "optimizer.bin").write_text(str(number))
+    facts = {"step": number, "path": str(folder), "seconds": 0.5, "batches": 40, "asked": asked}
+    return f"{encode('state', **facts)}\n".encode()
+
+
+@pytest.fixture
+def copying(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Copies begin when it is set."""
+    go_on, copy = threading.Event(), kept_results.copy_whole
+
+    def slow(source: Path, target: Path) -> None:
+        go_on.wait(30)
+        copy(source, target)
+
+    monkeypatch.setattr(kept_results, "copy_whole", slow)
+    yield go_on
+    go_on.set()
+
+
+def _has_saved(watched: TrainingWatch) -> bool:
+    """Within the seconds that a copy takes; the trainer says nothing meanwhile."""
+    deadline = time.monotonic() + 10
+    while not watched.has_saved() and time.monotonic() < deadline:
+        time.sleep(0.01)
+        watched.silence()
+    return watched.has_saved()
+
+
+def _results(tmp_path: Path) -> dict[str, str]:
+    return CheckpointStore(tmp_path / "checkpoints", "fingerprint").complete()[0].results
+
+
+def test_a_state_that_was_asked_for_waits_for_no_copy_and_lists_it_afterwards(
+    tmp_path: Path, copying: threading.Event
+) -> None:
+    said: list[str] = []
+    watched = watch(tmp_path, said)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "cats-step00000008.safetensors").write_text("model")
+
+    watched.output(step(10, 0.5) + _state(tmp_path, 10, asked=True))
+
+    assert said[-1] == "checkpoint step=10 seconds=0.50"
+    assert _results(tmp_path) == {}
+    assert not watched.has_saved()
+    copying.set()
+    assert _has_saved(watched)
+    assert list(_results(tmp_path)) == ["cats-step00000008.safetensors"]
+
+
+def test_a_state_that_is_due_waits_for_copies_but_not_for_ever(
+    tmp_path: Path, copying: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = watch(tmp_path, [])
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "cats-step00000008.safetensors").write_text("model")
+    threading.Timer(0.2, copying.set).start()
+
+    watched.output(step(10, 0.5) + _state(tmp_path, 10, asked=False))
+
+    assert list(_results(tmp_path)) == ["cats-step00000008.safetensors"]
+    copying.clear()
+    monkeypatch.setattr(watching, "SECONDS_FOR_RESULTS", 0.1)
+    (tmp_path / "output" / "cats-step00000016.safetensors").write_text("model")
+
+    watched.output(step(20, 0.5) + _state(tmp_path, 20, asked=False))
+
+    assert list(_results(tmp_path)) == ["cats-step00000008.safetensors"]
+
+
+def test_a_model_is_copied_before_a_state_asks_for_it(tmp_path: Path) -> None:
+    watched = watch(tmp_path, [])
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "cats-step00000008.safetensors").write_text("model")
+
+    watched.output(step(9, 0.5))
+
+    kept = tmp_path / "checkpoints" / "results" / "cats-step00000008.safetensors"
+    deadline = time.monotonic() + 10
+    while not kept.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert kept.read_text() == "model"
+
+
+def test_a_copy_that_finds_no_room_ends_the_run_with_its_reason_and_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(kept_results, "copy_whole", full)
+    watched = watch(tmp_path, [])
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "cats-step00000008.safetensors").write_text("model")
+
+    with pytest.raises(OSError, match="No space left"):
+        watched.output(step(10, 0.5) + _state(tmp_path, 10, asked=False))
+
+    assert _results(tmp_path) == {}
 
 
 def test_a_private_runs_failure_names_no_file_and_its_log_no_prompt(tmp_path: Path) -> None:
