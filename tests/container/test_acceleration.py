@@ -151,6 +151,51 @@ def test_in_bf16_it_is_no_further_from_fp32_than_the_trainer_is(trainer: Any) ->
     assert ours < 1.1 * trainers
 
 
+def _adapted(dtype: Any, folded: bool) -> list[Any]:
+    """Result and gradients of one adapter as a training begins: alpha 1, rank 256, `up` hardly off zero. The layer's
+    own weights are nothing, so that the adapter's share is seen; gradients are as large as a loss in fp16 is scaled.
+    """
+    from kohya_trainer.acceleration import adapters
+
+    random = torch.Generator().manual_seed(5)
+    x, down, up, given = (
+        scale * torch.randn(*shape, generator=random)
+        for scale, shape in ((100.0, (3, 40, 64)), (0.1, (256, 64)), (1e-5, (48, 256)), (1024.0, (3, 40, 48)))
+    )
+    layer = torch.nn.Linear(64, 48, bias=False).to(dtype).requires_grad_(False)
+    layer.weight.zero_()
+    adapter = torch.nn.Module()
+    adapter.lora_down, adapter.lora_up = (
+        torch.nn.Linear(64, 256, bias=False),
+        torch.nn.Linear(256, 48, bias=False),
+    )
+    adapter.lora_down.weight.data, adapter.lora_up.weight.data = down, up
+    adapter.multiplier, adapter.scale, adapter.org_forward = 1.0, 1 / 256, layer.forward
+    x = x.to(dtype).requires_grad_(True)
+    weights = adapters.weights_of([adapter])
+    if folded:
+        adapters.fold([adapter])
+        adapters.cast([adapter], weights, dtype)
+        out = layer(x)
+    else:  # LoRAModule.forward under autocast
+        inner = torch.nn.functional.linear(x, weights[0].to(dtype))
+        out = (
+            layer(x)
+            + torch.nn.functional.linear(inner, weights[1].to(dtype)) * adapter.multiplier * adapter.scale
+        )
+    out.backward(given.to(dtype))
+    return [part.detach().double() for part in (out, x.grad, *(weight.grad for weight in weights))]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_small_adapter_is_as_exact_as_the_trainers_in_every_precision(precision: str) -> None:
+    exact = _adapted(torch.float64, folded=False)
+    ours, trainers = (_adapted(getattr(torch, precision), folded) for folded in (True, False))
+
+    for got, theirs, expected in zip(ours, trainers, exact, strict=True):
+        assert difference(got, expected) < 1.1 * difference(theirs, expected) + 1e-6
+
+
 @needs_trainer
 def test_the_code_that_is_replaced_is_the_known_one(trainer: Any) -> None:
     from kohya_trainer.acceleration.trainer import KNOWN_SOURCES, adapters_of, sources

@@ -14,12 +14,15 @@ from torch import nn
 from torch.nn import functional
 
 # In an adapter's __dict__, so that neither state_dict nor parameters() sees them.
-DOWN, UP = "down_in_compute_dtype", "up_in_compute_dtype"
+DOWN, UP, SCALE = "down_in_compute_dtype", "up_in_compute_dtype", "scale_of_product"
 
 
 class _Adapted(torch.autograd.Function):
-    """x·Wᵀ + b + (x·downᵀ)·upᵀ, where only down and up learn: the LoRA's share is added inside the product that makes
-    it, so that no kernel but the products' own touches the layer's output or its input's gradient.
+    """x·Wᵀ + b + scale·(x·downᵀ)·upᵀ, where only down and up learn: the LoRA's share is added inside the product that
+    makes it, so that no kernel but the products' own touches the layer's output or its input's gradient.
+
+    The scale is the products' own, too: within `up`, the first values of a training would be too small for fp16
+    (1e-5 at alpha 1 and rank 256), and products without it would be larger than the trainer's by as much.
     """
 
     @staticmethod
@@ -30,10 +33,12 @@ class _Adapted(torch.autograd.Function):
         bias: torch.Tensor | None,
         down: torch.Tensor,
         up: torch.Tensor,
+        scale: float,
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
         inner = rows @ down.t()
-        out = functional.linear(rows, weight, bias).addmm_(inner, up.t())
+        out = functional.linear(rows, weight, bias).addmm_(inner, up.t(), alpha=scale)
+        ctx.scale = scale
         ctx.save_for_backward(rows, inner, weight, down, up)
         return out.view(*x.shape[:-1], -1)
 
@@ -41,11 +46,16 @@ class _Adapted(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         rows, inner, weight, down, up = ctx.saved_tensors
         given = gradient.reshape(-1, gradient.shape[-1])
-        of_inner = given @ up
+        of_inner = _product(given, up, ctx.scale)
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = (given @ weight).addmm_(of_inner, down).view(*gradient.shape[:-1], -1)
-        return of_x, None, None, of_inner.t() @ rows, given.t() @ inner
+        return of_x, None, None, of_inner.t() @ rows, _product(given.t(), inner, ctx.scale), None
+
+
+def _product(one: torch.Tensor, other: torch.Tensor, scale: float) -> torch.Tensor:
+    """scale·one·other, by the kernel of one·other."""
+    return one.new_empty(one.shape[0], other.shape[1]).addmm_(one, other, beta=0, alpha=scale)
 
 
 class AdaptedLinear(nn.Linear):
@@ -55,20 +65,19 @@ class AdaptedLinear(nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002, nn.Linear's name for it
         adapter = self.__dict__["adapter"].__dict__
-        out: torch.Tensor = _Adapted.apply(input, self.weight, self.bias, adapter[DOWN], adapter[UP])
+        lora = (adapter[DOWN], adapter[UP], adapter[SCALE])
+        out: torch.Tensor = _Adapted.apply(input, self.weight, self.bias, *lora)
         return out
 
 
 class _CastTogether(torch.autograd.Function):
-    """Scaled copies of many tensors in another dtype, in a few kernels; gradients come back in the tensors' own."""
+    """Copies of many tensors in another dtype, in a few kernels; gradients come back in the tensors' own."""
 
     @staticmethod
-    def forward(
-        ctx: Any, dtype: torch.dtype, scales: list[float], *weights: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        ctx.scales, ctx.dtypes = scales, [weight.dtype for weight in weights]
+    def forward(ctx: Any, dtype: torch.dtype, *weights: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        ctx.dtypes = [weight.dtype for weight in weights]
         copies = [torch.empty_like(weight, dtype=dtype) for weight in weights]
-        torch._foreach_copy_(copies, torch._foreach_mul(list(weights), scales))
+        torch._foreach_copy_(copies, list(weights))
         return tuple(copies)
 
     @staticmethod
@@ -80,8 +89,7 @@ class _CastTogether(torch.autograd.Function):
         if found:
             results = [cast[index] for index in found]
             torch._foreach_copy_(results, [gradients[index] for index in found])
-            torch._foreach_mul_(results, [ctx.scales[index] for index in found])
-        return (None, None, *cast)
+        return (None, *cast)
 
 
 def unsupported(adapter: Any) -> str | None:
@@ -114,7 +122,7 @@ def unfold(adapters: Iterable[Any]) -> None:
         if layer.__dict__.pop("adapter", None) is not None:
             layer.__class__ = nn.Linear
             layer.forward = adapter.forward
-        for name in (DOWN, UP):
+        for name in (DOWN, UP, SCALE):
             adapter.__dict__.pop(name, None)
 
 
@@ -124,11 +132,9 @@ def weights_of(adapters: Sequence[Any]) -> list[torch.Tensor]:
 
 
 def cast(adapters: Sequence[Any], weights: Sequence[torch.Tensor], dtype: torch.dtype) -> None:
-    """Once a forward pass of the whole U-Net, of `weights_of(adapters)` or what stands for them; the adapter's scale
-    goes into `up`.
-    """
+    """Once a forward pass of the whole U-Net, of `weights_of(adapters)` or what stands for them."""
     count = len(adapters)
-    scales = [float(adapter.multiplier * adapter.scale) for adapter in adapters]
-    copies = _CastTogether.apply(dtype, [1.0] * count + scales, *weights)
+    copies = _CastTogether.apply(dtype, *weights)
     for adapter, down, up in zip(adapters, copies[:count], copies[count:], strict=True):
         adapter.__dict__[DOWN], adapter.__dict__[UP] = down, up
+        adapter.__dict__[SCALE] = float(adapter.multiplier * adapter.scale)
