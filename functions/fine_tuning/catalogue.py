@@ -318,9 +318,13 @@ _PLAN = {
     ),
     "recipe-chosen": _note(
         "More images a step than the preset's take less time on this GPU, so that many are shown, at a rate that "
-        "belongs to it.",
+        "belongs to it; or several GPUs share the images of a step.",
         'Put "recipe": {"scale_batch": false} into the manifest to keep the preset\'s; a batch, rate or steps of your '
         "own stay.",
+    ),
+    "images-multiplied": _warning(
+        "Several GPUs show a batch each, so that a step has more images than the learning rate was set for.",
+        "Do what the message says: a smaller batch, fewer GPUs, or a rate for that many images.",
     ),
     "recipe-fitted": _note(
         "The preset needs more GPU memory than there is, so that it is trained in a way that needs less.",

@@ -48,6 +48,11 @@ class Configuration:
     chosen: Mapping[str, Any] = field(default_factory=dict)
     epochs: int | None = None
 
+    @property
+    def by_user(self) -> frozenset[str]:
+        """Names of the options that the manifest or the TOML sets."""
+        return frozenset(name for layer in self.layers[:2] for name in layer)
+
 
 def resolve(
     manifest: Manifest, toml: bytes | None, kohya_version: str, instance_types: Sequence[str] = ()

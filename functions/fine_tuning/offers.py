@@ -21,7 +21,8 @@ from fine_tuning.speed import step_time
 
 def offers(
     manifest: Manifest,
-    configuration: Configuration,
+    configurations: Mapping[int, Configuration],
+    before: Mapping[str, Any],
     filled: Sequence[buckets.Bucket],
     images: int,
     resolution: buckets.Size,
@@ -30,33 +31,39 @@ def offers(
     """One for each instance type that the manifest, else the stack, names.
 
     Args:
-        configuration: with the recipe that `fitted` chose.
+        configurations: number of GPUs → with the recipe that `fitted` chose for them.
+        before: the options as the sources say them.
         filled: the buckets of an epoch; `images`: files behind them.
         resolution: (width, height) that buckets are made for.
     """
-    values = configuration.values
     pixels = max(bucket.size[0] * bucket.size[1] for bucket in filled)
-    per_epoch = buckets.batches(filled, values.get("train_batch_size", 1))
-    accumulation: int = values.get("gradient_accumulation_steps", 1)
-
-    by_user = frozenset(name for layer in configuration.layers[:2] for name in layer)
-
-    def quoted_for(name: str, steps: int) -> Quote:
-        return quote.quote(
-            *(name, steps, images, resolution, values, limits.prices, limits.corrections),
-            by_user=by_user,
-            kohya_version=limits.kohya_version,
-        )
 
     def offer(name: str) -> Offer:
+        gpus = quote.gpus(name)
+        configuration = configurations[gpus]
+        values = configuration.values
+        by_user = configuration.by_user
+
+        def quoted_for(instance_type: str, steps: int) -> Quote:
+            return quote.quote(
+                *(instance_type, steps, images, resolution, values, limits.prices, limits.corrections),
+                by_user=by_user,
+                kohya_version=limits.kohya_version,
+            )
+
         length, notes = schedule(
-            configuration.layers, per_epoch, accumulation, quote.gpus(name), configuration.epochs
+            configuration.layers,
+            buckets.batches(filled, values.get("train_batch_size", 1)),
+            values.get("gradient_accumulation_steps", 1),
+            gpus,
+            configuration.epochs,
         )
         quoted = quoted_for(name, length.total_steps)
         runtime = quote.max_runtime_seconds(quoted, limits.max_runtime_seconds, budget(manifest, limits))
         others = [quoted_for(other, length.total_steps) for other in _alternatives(values, pixels, name)]
         about = (
             *notes,
+            *larger_batch.multiplied(before, values, configuration.chosen, gpus, length.total_steps),
             *memory_fit.judge(values, pixels, name),
             *_about_cost(quoted, length, others, budget(manifest, limits), runtime),
             *_about_time(quoted, limits.max_runtime_seconds),
@@ -74,14 +81,34 @@ def fitted(
     resolution: buckets.Size,
     limits: Limits,
     kept: Mapping[str, Any] | None = None,
-) -> tuple[Configuration, list[Finding]]:
-    """The recipe that uses the smallest GPU of the ladder well, or is made to fit it; what the user set stays.
+) -> dict[int, tuple[Configuration, list[Finding]]]:
+    """Number of GPUs → the recipe for the instance types of the ladder that have as many; only such make one run.
+
+    It uses the smallest of their GPUs well, or is made to fit it; what the user set stays.
 
     Args:
         kept: what was chosen for the run that is retried; it is chosen again.
     """
-    instance_types = manifest.instance_types or limits.instance_types
-    by_user = frozenset(name for layer in configuration.layers[:2] for name in layer)
+    by_gpus: dict[int, list[str]] = {}
+    for name in manifest.instance_types or limits.instance_types:
+        by_gpus.setdefault(quote.gpus(name), []).append(name)
+    return {
+        gpus: _fitted(manifest, configuration, filled, resolution, limits, names, gpus, kept)
+        for gpus, names in by_gpus.items()
+    }
+
+
+def _fitted(
+    manifest: Manifest,
+    configuration: Configuration,
+    filled: Sequence[buckets.Bucket],
+    resolution: buckets.Size,
+    limits: Limits,
+    instance_types: Sequence[str],
+    gpus: int,
+    kept: Mapping[str, Any] | None,
+) -> tuple[Configuration, list[Finding]]:
+    by_user = configuration.by_user
     values = configuration.values
     first = instances.find(instance_types[0])
 
@@ -91,13 +118,11 @@ def fitted(
         trained, _ = memory_fit.adapt(options, by_user, pixels, instance_types)
         return step_time(trained, resolution, first, by_user, limits.kohya_version).expected
 
-    per_epoch = buckets.batches(filled, values.get("train_batch_size", 1))
-    # As many as with the preset's batch: images seen stay what they are.
+    # As many as with the preset's batch, which several GPUs share: images seen stay what they are.
     epochs = schedule(
         configuration.layers,
-        per_epoch,
+        buckets.batches(filled, values.get("train_batch_size", 1)),
         values.get("gradient_accumulation_steps", 1),
-        quote.gpus(instance_types[0]),
     )[0].epochs
     chosen = kept
     if chosen is None:
@@ -106,7 +131,7 @@ def fitted(
         )
     changed, told = memory_fit.adapt({**values, **chosen}, by_user, pixels, instance_types)
     found = replace(configuration, values=changed, chosen=dict(chosen), epochs=epochs if chosen else None)
-    return found, [*larger_batch.told(values, chosen), *told]
+    return found, [*larger_batch.told(values, chosen, gpus), *told]
 
 
 def _alternatives(values: Mapping[str, Any], pixels: int, instance_type: str) -> list[str]:

@@ -101,10 +101,14 @@ def _decide(
     limits: Limits,
     recipe: Mapping[str, Any] | None,
 ) -> Decision:
-    configuration, told = fitted(manifest, configuration, filled, options.resolution, limits, recipe)
+    recipes = fitted(manifest, configuration, filled, options.resolution, limits, recipe)
+    configurations = {gpus: found for gpus, (found, _) in recipes.items()}
     images = sum(len(folder.images) for folder in layout.folders)
-    offered = offers(manifest, configuration, filled, images, options.resolution, limits)
+    offered = offers(
+        *(manifest, configurations, configuration.values, filled, images, options.resolution, limits)
+    )
     kept, said = ladder.choose(offered)
+    configuration, told = recipes[(kept or offered)[0].gpus]
     findings = [*findings, *told, *said]
     if has_errors(findings):
         quoted = (kept or offered)[0].quoted
@@ -162,7 +166,7 @@ def _document(
         "seed": values.get("seed", 1234),
         "recipe": dict(configuration.chosen),
         # The preset's options may be carried out differently on the machine found; these may not.
-        "chosen_by_user": sorted({*configuration.layers[0], *configuration.layers[1]}),
+        "chosen_by_user": sorted(configuration.by_user),
     }
 
 

@@ -213,6 +213,14 @@ CASES: Mapping[str, list[Case]] = {
     "recipe-chosen": [
         Case(manifest={"instance_types": ["ml.p5.4xlarge"], "config": {"max_train_epochs": 300}})
     ],
+    "images-multiplied": [
+        Case(
+            manifest={
+                "instance_types": ["ml.p4d.24xlarge"],
+                "config": {"train_batch_size": 4, "max_train_epochs": 1},
+            }
+        )
+    ],
     "recipe-fitted": [option(resolution="2048,2048", max_bucket_reso=2048, network_dim=256)],
     "gpu-memory-exceeded": [option(train_batch_size=64)],
     "budget-exceeded": [Case(manifest={"max_cost_usd": 0.001})],

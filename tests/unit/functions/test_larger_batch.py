@@ -140,9 +140,9 @@ def test_a_large_dataset_is_not_shown_more_often_because_its_steps_became_fewer(
 
 @pytest.mark.parametrize(
     "instance_types",
-    [[LARGE, "ml.x9.large"], [LARGE, "ml.g5.12xlarge"], ["ml.p5.48xlarge"], ["ml.g5.2xlarge", LARGE]],
+    [[LARGE, "ml.x9.large"], ["ml.g5.2xlarge", LARGE]],
 )
-def test_where_a_gpu_is_not_known_or_there_are_several_or_it_gains_nothing_the_preset_stays(
+def test_where_a_gpu_is_not_known_or_it_gains_nothing_the_preset_stays(
     instance_types: list[str],
 ) -> None:
     decision = decide(FILES, instance_types=instance_types)
@@ -194,3 +194,82 @@ def test_epochs_that_exceed_the_target_with_the_larger_batch_too_are_explained_b
     files = [file(f"100_x/{n}.{kind}") for n in range(200) for kind in ("jpg", "txt")]
     # 5,000 steps an epoch at batch 4, 2,500 at batch 8: one epoch of either.
     assert "1 epoch was planned, because 10 would exceed 3000 steps: 2500 steps" in planned(decide(files))
+
+
+FOUR, EIGHT = "ml.g6e.12xlarge", "ml.p5.48xlarge"
+FEW = [file(f"10_x/{n}.{kind}") for n in range(20) for kind in ("jpg", "txt")]
+
+
+def test_several_gpus_train_as_many_steps_of_as_many_images_as_one() -> None:
+    four, one = decide(FEW, instance_types=[FOUR], **KEPT), decide(FEW, instance_types=["ml.g6e.xlarge"])
+    assert four.plan is not None
+    assert one.plan is not None
+    assert (four.plan["batch_size"], one.plan["batch_size"]) == (1, 4)
+    assert four.plan["total_steps"] == one.plan["total_steps"] == 500
+    assert four.quote is not None
+    assert four.quote.fixed_seconds < four.quote.seconds < four.quote.fixed_seconds + 501 * 1.2
+    (told,) = [finding for finding in four.findings if finding.code == "recipe-chosen"]
+    assert (
+        "4 GPUs share a step of 4 images; every image is seen as often: train_batch_size = 1, not 4."
+        in told.message
+    )
+    assert codes(four, "warning") == []
+
+
+def test_eight_gpus_show_twice_the_presets_images_at_a_rate_that_belongs_to_them() -> None:
+    decision = decide(FEW, instance_types=[EIGHT])
+    assert (config(decision)["train_batch_size"], config(decision)["max_train_steps"]) == (1, 250)
+    assert config(decision)["learning_rate"] == pytest.approx(1e-4 * 2**0.75, rel=0.01)
+    (told,) = [finding for finding in decision.findings if finding.code == "recipe-chosen"]
+    assert "8 GPUs share a step of 8 images, the preset's has 4" in told.message
+    assert codes(decision, "warning") == []
+
+
+@pytest.mark.parametrize(
+    ("keys", "said", "remedy"),
+    [
+        (
+            {"config": {"train_batch_size": 4}},
+            "steps of 32 images, at the learning rate that was set for 4",
+            "fewer",
+        ),
+        (
+            {"config": {"train_batch_size": 16}},
+            "steps of 128 images",
+            "Set train_batch_size = 2, which is each",
+        ),
+        (
+            {"config": {"learning_rate": 5e-5}},
+            "250 steps of 8 images, at the learning rate that was set for 4",
+            "",
+        ),
+        ({"preset": "sample-2024"}, "250 steps of 8 images, at the learning rate that was set for 1.", ""),
+        ({"config": {"max_train_epochs": 7}}, "175 steps of 8 images, so few that no run was compared", ""),
+    ],
+)
+def test_more_images_a_step_than_the_rate_is_for_are_told_with_their_steps(
+    keys: dict[str, Any], said: str, remedy: str
+) -> None:
+    decision = decide(FEW, instance_types=[EIGHT], **keys)
+    (told,) = [finding for finding in decision.findings if finding.code == "images-multiplied"]
+    assert told.severity == "warning"
+    assert said in told.message
+    assert remedy in told.remedy
+
+
+def test_each_number_of_gpus_has_its_own_recipe_and_the_run_is_given_that_of_its_rungs() -> None:
+    ladder = [EIGHT, "ml.g5.2xlarge"]
+    dear = decide(FEW, instance_types=ladder, max_cost_usd=2)
+    assert dear.summary is not None
+    assert dear.summary["instance_type"] == "ml.g5.2xlarge"
+    assert config(dear) == config(decide(FEW, instance_types=ladder[1:]))
+    assert config(decide(FEW, instance_types=ladder)) == config(decide(FEW, instance_types=ladder[:1]))
+
+
+def test_a_retry_on_several_gpus_trains_with_the_recipe_of_the_first_run() -> None:
+    manifest = Manifest.from_document({"version": 1, "instance_types": [FOUR]})
+    first = plan.plan(RUN, manifest, FEW, None, [], LIMITS)
+    assert first.plan is not None
+    again = plan.plan(RUN, manifest, FEW, None, [], LIMITS, first.plan["recipe"])
+    assert again.plan == first.plan
+    assert config(again) == config(first)

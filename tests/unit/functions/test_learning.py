@@ -91,8 +91,54 @@ def test_a_batch_is_not_made_larger_than_its_buckets() -> None:
     assert learned(CHARACTER, buckets=[Filled(MEGAPIXEL, 5)] * 40)["train_batch_size"] == 6
 
 
-def test_several_gpus_multiply_the_images_of_a_step_by_themselves() -> None:
-    assert learned(CHARACTER, gpus=Gpus(2, 79.1)) == {}
+@pytest.mark.parametrize(("count", "batch"), [(2, 2), (4, 1)])
+def test_several_gpus_share_the_images_of_a_step(count: int, batch: int) -> None:
+    gpus = Gpus(count, 79.1)
+    assert learned(CHARACTER, gpus=gpus, scale_batch=False) == {"train_batch_size": batch}
+    accumulated = {**CHARACTER, "train_batch_size": 1, "gradient_accumulation_steps": 4}
+    chosen = learned(accumulated, gpus=gpus, scale_batch=False)
+    assert {**accumulated, **chosen} == {
+        **CHARACTER,
+        "train_batch_size": batch,
+        "gradient_accumulation_steps": 1,
+    }
+
+
+def test_several_gpus_show_twice_as_many_where_that_pays() -> None:
+    """Each shows two images in hardly more time than one."""
+    rate = pytest.approx(1e-4 * 2**0.75, rel=0.01)
+    assert learned(CHARACTER, gpus=Gpus(4, 79.1)) == {"train_batch_size": 2, "learning_rate": rate}
+    assert learned(CHARACTER, gpus=Gpus(4, 79.1), buckets=square(159)) == {"train_batch_size": 1}  # 199 steps
+    constant = {"gpus": Gpus(4, 79.1), "seconds_per_step": lambda options: float(options["train_batch_size"])}
+    assert learned(CHARACTER, **constant) == {"train_batch_size": 1}
+
+
+def test_more_gpus_than_images_show_one_each_and_the_rate_follows_as_far_as_was_compared() -> None:
+    rate = pytest.approx(1e-4 * 2**0.75, rel=0.01)
+    assert learned(CHARACTER, gpus=Gpus(8, 79.1)) == {"train_batch_size": 1, "learning_rate": rate}
+    assert learned(CHARACTER, gpus=Gpus(8, 79.1), scale_learning_rate=False) == {"train_batch_size": 1}
+    assert learned(CHARACTER, gpus=Gpus(16, 79.1)) == {"train_batch_size": 1}
+    assert learned(CHARACTER, "unet_lr", gpus=Gpus(8, 79.1)) == {"train_batch_size": 1}
+
+
+@pytest.mark.parametrize("name", sorted(learning.BELONG_TO_THE_BATCH - learning.IMAGES_OF_A_STEP))
+def test_a_users_rate_or_steps_belong_to_the_presets_images_which_several_gpus_share(name: str) -> None:
+    assert learned(CHARACTER, name, gpus=Gpus(4, 79.1)) == {"train_batch_size": 1}
+
+
+@pytest.mark.parametrize("name", sorted(learning.IMAGES_OF_A_STEP))
+def test_a_users_batch_is_each_gpus(name: str) -> None:
+    assert learned(CHARACTER, name, gpus=Gpus(4, 79.1)) == {}
+
+
+def test_a_warm_up_lasts_as_many_images_on_several_gpus() -> None:
+    """The trainer's schedule moves on once for each GPU in a step."""
+    options = {**CHARACTER, "lr_warmup_steps": 50}
+    assert learned(options, gpus=Gpus(4, 79.1), scale_batch=False)["lr_warmup_steps"] == 200
+    assert learned(options, gpus=Gpus(4, 79.1))["lr_warmup_steps"] == 100
+    assert learned(options, gpus=Gpus(8, 79.1))["lr_warmup_steps"] == 200
+    fraction = {**CHARACTER, "lr_warmup_steps": 0.1}
+    assert "lr_warmup_steps" not in learned(fraction, gpus=Gpus(4, 79.1))
 
 
 @pytest.mark.parametrize("kind", sorted(GPUS))
