@@ -50,7 +50,7 @@ def the_loop(accelerator: Accelerator, recorder: object, **more: Any) -> dict[st
         "batch": {},
         "loss_recorder": recorder,
         "network": Namespace(save_weights=None),
-        "optimizer": Namespace(param_groups=[{"lr": 1e-4}]),
+        "optimizer": Namespace(param_groups=[{"lr": 1e-4, "params": []}]),
         "train_dataloader": range(4),
         **more,
     }

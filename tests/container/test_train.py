@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 
@@ -138,6 +139,21 @@ def test_a_loss_that_is_not_a_number_stops_the_run_at_once(root: Any) -> None:
         run.failure,
     )
     assert re.search(r"^progress step=\d+ total=5000 loss=(nan|inf)", run.output, re.MULTILINE)
+
+
+def test_a_state_of_weights_that_a_gradient_broke_is_not_kept(root: Any) -> None:
+    """The loss is finite still, and not a number at the next step."""
+    root.write_plan(learning_rate=1e30, max_train_steps=5000)
+
+    run = root.run(CHECKPOINT_EVERY_N_STEPS="1")
+
+    assert "at step" in run.failure, run.output
+    broken = int(re.findall(r"at step (\d+)", run.failure)[0])
+    kept = [int(step) for step in re.findall(r"^checkpoint step=(\d+)", run.output, re.MULTILINE)]
+    for slot in (root.path / "checkpoints").glob("slot-*"):
+        with safe_open(slot / "state" / "model.safetensors", framework="numpy") as state:
+            assert all(np.isfinite(state.get_tensor(name)).all() for name in state.keys())  # noqa: SIM118
+    assert broken - 1 not in kept
 
 
 def test_an_image_that_cannot_be_read_is_named(root: Any) -> None:

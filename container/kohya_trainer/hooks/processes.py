@@ -1,6 +1,7 @@
 """What the trainer's processes, one a GPU, know together."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -11,6 +12,17 @@ def means(accelerator: Any, numbers: list[float]) -> list[float]:
     torch = loaded_torch()
     values = torch.tensor(numbers, dtype=torch.float32, device=accelerator.device) if torch else numbers
     return [float(value) for value in accelerator.reduce(values, reduction="mean")]
+
+
+def are_finite(parameters: Iterable[Any]) -> bool:
+    """Of this process: whether no number of these tensors, or numpy's arrays, is infinite or none at all."""
+    if torch := loaded_torch():
+        # The GPU is waited for once, not once a tensor.
+        found = [parameter.detach().isfinite().all() for parameter in parameters]
+        return not found or bool(torch.stack(found).all())
+    import numpy
+
+    return all(bool(numpy.isfinite(parameter).all()) for parameter in parameters)
 
 
 def loaded_torch() -> Any:

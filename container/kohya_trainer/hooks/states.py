@@ -2,11 +2,11 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kohya_trainer.hooks.processes import loaded_torch
+from kohya_trainer.hooks.processes import are_finite, loaded_torch
 from kohya_trainer.hooks.random_states import gathered_random_states, write_random_states
 from kohya_trainer.hooks.save_policy import seconds_between_saves
 from kohya_trainer.orders import Orders
@@ -50,6 +50,11 @@ class StateSaver:
         numbers = gathered_random_states(torch, accelerator) if torch else []
         if not accelerator.is_main_process:
             return
+        if not are_finite(_trained(loop["optimizer"])):
+            # The loss was finite, its gradients were not: the next step says so, and must not be gone on from here.
+            if asked:
+                tell("no-state", step=step)
+            return
         folder = Path(self._orders.states) / f"step-{step:08d}"
         partial = folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -66,3 +71,8 @@ class StateSaver:
             batches=len(loop["train_dataloader"]),
             asked=asked,
         )
+
+
+def _trained(optimizer: Any) -> Iterator[Any]:
+    for group in optimizer.param_groups:
+        yield from group["params"]

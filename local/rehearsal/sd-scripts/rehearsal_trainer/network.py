@@ -9,6 +9,7 @@ dataset's own structure, which is of low rank.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +120,8 @@ class AdamW:
     def __init__(self, parameters: dict[str, Array], decay: float = 0.01) -> None:
         self._parameters, self._decay = parameters, decay
         self.steps = 0
-        self.param_groups: list[dict[str, float]] = [{"lr": 0.0}]  # torch's place for the rate
+        # torch's place for the rate, and for what is trained.
+        self.param_groups: list[dict[str, Any]] = [{"lr": 0.0, "params": list(parameters.values())}]
         self.moments = {
             name: (np.zeros_like(array), np.zeros_like(array)) for name, array in parameters.items()
         }
