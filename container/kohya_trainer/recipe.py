@@ -110,6 +110,13 @@ def seconds_per_step(batch: int, pixels: int, again: float, gpu: str, execution:
     return float(max(kept + again * (recomputed - kept), _seconds_of_work(images, again, gpu, execution)))
 
 
+def measured_batches(again: float) -> tuple[int, int]:
+    """The smallest and the largest batch of a megapixel with which the trainer's own U-Net was timed on an H200."""
+    table = _figures()["seconds_per_step"]["plain"]
+    least, most = table["again" if again else "kept"]["measured_batches"]
+    return int(least), int(most)
+
+
 def seconds_without_graphs(batch: int, pixels: int, again: float, gpu: str) -> float:
     """As `seconds_per_step`, of the fast U-Net in the whole trainer, where torch records no CUDA graphs.
 

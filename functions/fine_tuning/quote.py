@@ -15,11 +15,10 @@ from fine_tuning import instances, recipe
 from fine_tuning.buckets import Size
 from fine_tuning.instances import Prices
 from fine_tuning.own_runs import Correction
-from fine_tuning.speed import gpu_of, step_time
+from fine_tuning.speed import MEASURED_GPU, StepTime, gpu_of, step_time
 
 _RUNTIME_MARGIN = 2
 _RUNTIME_ALLOWANCE_SECONDS = 30 * 60
-_MEASURED_GPU = "H200"
 
 
 @dataclass(frozen=True)
@@ -120,12 +119,11 @@ def quote(
     caching = images * figures["caching_seconds_per_image"] * _slower(gpu) * pixels / 2**20
     step = step_time(config, resolution, instance, by_user, kohya_version)
     fixed = figures["start_up_seconds"] + caching
-    is_measured = gpu == _MEASURED_GPU and instance is not None
 
     def timed(per_step: float, execution: str) -> _Timed:
         found = (corrections or {}).get((gpu, execution)) if instance else None
         ratio = found.ratio if found else 1.0
-        basis = "measured" if is_measured and execution == "plain" else "scaled"
+        basis = "scaled" if step.scaled_by or execution == "fast" else "measured"
         low, high = (found.low, found.high) if found else figures["uncertainty"][basis]
         return _Timed(steps, fixed * ratio, per_step * ratio, low, high, found)
 
@@ -148,25 +146,26 @@ def quote(
         spot_cost_usd=None if spot_price is None else round(seconds / 3600 * spot_price, 2),
         usd_per_hour=price,
         assumed=(
-            _about_speed(instance is not None, gpu, expected.correction, step.execution),
+            _about_speed(instance is not None, gpu, expected.correction, step),
             *_about_fast(step.execution, plain.seconds),
             *_about_prices(instance_type, prices),
         ),
     )
 
 
-def _about_speed(is_known: bool, gpu: str, correction: Correction | None, execution: str) -> str:
+def _about_speed(is_known: bool, gpu: str, correction: Correction | None, step: StepTime) -> str:
     if not is_known:
         return "Speed: the instance type is not in the table; that of the slowest GPU there, one GPU."
     if correction:
-        which = ", quoted with the fast U-Net" if execution == "fast" else ""
+        which = ", quoted with the fast U-Net" if step.execution == "fast" else ""
         runs = f"{correction.runs} finished runs of this account on {gpu}{which}"
         return f"Speed: the table's, times {correction.ratio:.2f} after {runs}."
-    if execution == "fast":
+    if step.execution == "fast":
         return "Speed: of the fast U-Net without CUDA graphs, of which one whole run was timed, on an H100."
-    if gpu == _MEASURED_GPU:
-        return f"Speed: measured on {gpu}."
-    return f"Speed: scaled to {gpu} from what was measured on {_MEASURED_GPU}."
+    if not step.scaled_by:
+        return f"Speed: measured on {gpu}, the U-Net alone."
+    target = "" if gpu == MEASURED_GPU else f" to {gpu}"
+    return f"Speed: scaled{target} from what was measured on {MEASURED_GPU}: {'; '.join(step.scaled_by)}."
 
 
 def _about_fast(execution: str, own_seconds: float) -> tuple[str, ...]:
@@ -198,7 +197,7 @@ def max_runtime_seconds(quoted: Quote, limit: int, budget_usd: float | None) -> 
 def _slower(gpu: str) -> float:
     """How much longer arithmetic takes there than on the GPU that was measured."""
     return recipe.seconds_per_step(64, 2**20, 0.0, gpu, "plain") / recipe.seconds_per_step(
-        64, 2**20, 0.0, _MEASURED_GPU, "plain"
+        64, 2**20, 0.0, MEASURED_GPU, "plain"
     )
 
 

@@ -6,7 +6,7 @@ is chosen for its time is quoted with that time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,17 @@ _REFUSED_BY_FAST = (
     *("network_args", "network_dropout", "dim_from_weights"),
 )
 _SLOWEST_GPU = "A10G"
+MEASURED_GPU = "H200"
+_MEASURED_PIXELS = 1024 * 1024
+# Option: the trainer's default, and what the measured recipe had.
+_MEASURED_WITH = {
+    "network_module": ("networks.lora", "networks.lora"),
+    "network_dim": (4, 32),
+    "optimizer_type": ("AdamW", "AdamW"),
+    "use_8bit_adam": (False, False),
+    "use_lion_optimizer": (False, False),
+    "mixed_precision": ("no", "bf16"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,11 +45,13 @@ class StepTime:
     Attributes:
         own: with the trainer's own U-Net.
         expected: with the one that is expected; `execution` names it as recipe.py does, "plain" or "fast".
+        scaled_by: the rules by which `own` was made from what was measured; none where it was measured itself.
     """
 
     own: float
     expected: float
     execution: str
+    scaled_by: tuple[str, ...] = ()
 
 
 def step_time(
@@ -59,11 +72,13 @@ def step_time(
     """
     gpu = gpu_of(instance)
     pixels = resolution[0] * resolution[1]
-    own = _seconds(config, pixels, gpu, 1.0 if config.get("gradient_checkpointing") else 0.0, "plain")
+    whole = 1.0 if config.get("gradient_checkpointing") else 0.0
+    own = _seconds(config, pixels, gpu, whole, "plain")
+    rules = tuple(_scaled_by(config, pixels, gpu, whole))
     if instance is None or kohya_version != FAST_VERSION or not _may_be_fast(config, gpu):
-        return StepTime(own, own, "plain")
+        return StepTime(own, own, "plain", rules)
     again = _computed_again(config, by_user, pixels, instance.memory_gib)
-    return StepTime(own, min(own, _seconds(config, pixels, gpu, again, "fast")), "fast")
+    return StepTime(own, min(own, _seconds(config, pixels, gpu, again, "fast")), "fast", rules)
 
 
 def gpu_of(instance: Instance | None) -> str:
@@ -89,6 +104,24 @@ def _computed_again(
     if "gradient_checkpointing" in by_user:
         return 1.0 if config.get("gradient_checkpointing") else 0.0
     return recipe.computed_again(config, int(config.get("train_batch_size", 1)), pixels, memory_gib)
+
+
+def _scaled_by(config: Mapping[str, Any], pixels: int, gpu: str, again: float) -> Iterator[str]:
+    """How far the recipe is from the measured one: speed.json's `measured_on`."""
+    batch = int(config.get("train_batch_size", 1))
+    least, most = recipe.measured_batches(again)
+    if gpu != MEASURED_GPU:
+        yield "an image's work with arithmetic (55 %) and memory bandwidth (45 %)"
+    if pixels != _MEASURED_PIXELS:
+        yield "work with the image's area"
+    elif not least <= batch <= most:
+        yield f"batch {batch} by a line through the measured {least} to {most}"
+    if (together := int(config.get("gradient_accumulation_steps", 1))) > 1:
+        yield f"times {together} batches of a step"
+    if not config.get("network_train_unet_only"):
+        yield f"times {instances.figures()['factor_text_encoders']} with text encoders"
+    if any(config.get(name, default) != value for name, (default, value) in _MEASURED_WITH.items()):
+        yield "as rank 32 with AdamW and bf16 takes it"
 
 
 def _seconds(config: Mapping[str, Any], pixels: int, gpu: str, again: float, execution: str) -> float:

@@ -163,14 +163,57 @@ def test_a_slower_gpu_takes_longer_and_less_work_less() -> None:
 def test_it_says_what_it_rests_on_and_how_far_it_may_be_off() -> None:
     found = quoted()
     assert found.least_seconds < found.seconds < found.most_seconds
-    assert found.assumed[0] == "Speed: scaled to A10G from what was measured on H200."
+    assert found.assumed[0].startswith(
+        "Speed: scaled to A10G from what was measured on H200: an image's work "
+    )
     assert "3.06 USD an hour on demand (us-east-1, 2026-09, recalled, not looked up)" in found.assumed[1]
-    assert quoted("ml.p5en.48xlarge").assumed == ("Speed: measured on H200.",)
-    measured = quoted("ml.p5en.48xlarge")
+    measured = quoted("ml.p5en.48xlarge", config=MEASURED)
+    assert measured.assumed == ("Speed: measured on H200, the U-Net alone.",)
     assert measured.most_seconds / measured.seconds < found.most_seconds / found.seconds
     unknown = quoted("ml.x9.large")
     assert unknown.cost_usd is unknown.spot_cost_usd is None
     assert "not in the table" in unknown.assumed[0]
+
+
+MEASURED = {"train_batch_size": 8, "network_dim": 32, "mixed_precision": "bf16"}
+WITH_CHECKPOINTING = {**MEASURED, "train_batch_size": 4, "gradient_checkpointing": True}
+
+
+@pytest.mark.parametrize(
+    "config", [MEASURED, {**MEASURED, "train_batch_size": 16}, WITH_CHECKPOINTING], ids=str
+)
+def test_measured_is_said_of_what_lies_between_measured_batches(config: dict[str, Any]) -> None:
+    found = quoted("ml.p5en.48xlarge", config=config)
+    assert found.assumed == ("Speed: measured on H200, the U-Net alone.",)
+    assert found.most_seconds == pytest.approx(1.3 * found.seconds, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("config", "rule"),
+    [
+        ({"train_batch_size": 1}, "batch 1 by a line through the measured 8 to 16"),
+        ({"train_batch_size": 17}, "batch 17 by a line"),
+        ({**WITH_CHECKPOINTING, "train_batch_size": 3}, "batch 3 by a line through the measured 4 to 16"),
+        ({"resolution": (2048, 2048)}, "work with the image's area"),
+        ({"resolution": (512, 512)}, "work with the image's area"),
+        ({"network_train_unet_only": False}, "times 2.5 with text encoders"),
+        ({"network_dim": 256}, "as rank 32"),
+        ({"network_module": "networks.lora_fa"}, "as rank 32"),
+        ({"optimizer_type": "Adafactor"}, "AdamW"),
+        ({"mixed_precision": "fp16"}, "bf16"),
+        ({"gradient_accumulation_steps": 2}, "times 2 batches of a step"),
+    ],
+    ids=str,
+)
+def test_what_was_not_measured_names_the_rule_that_it_was_scaled_with(
+    config: dict[str, Any], rule: str
+) -> None:
+    options = {**UNET, **MEASURED, **config}
+    resolution = options.pop("resolution", SQUARE)
+    found = quote.quote("ml.p5en.48xlarge", 1000, 10, resolution, options)
+    assert found.assumed[0].startswith("Speed: scaled from what was measured on H200: ")
+    assert rule in found.assumed[0]
+    assert found.most_seconds == pytest.approx(1.8 * found.seconds, rel=0.01)
 
 
 def test_the_cost_is_time_times_price_and_spot_stands_beside_it() -> None:
