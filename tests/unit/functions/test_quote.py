@@ -227,6 +227,18 @@ def test_the_cost_is_time_times_price_and_spot_stands_beside_it() -> None:
     assert quoted("ml.x9.large", prices=Prices({"ml.x9.large": 2.0})).cost_usd is not None
 
 
+def test_the_larger_a100_is_its_own_gpu() -> None:
+    larger, smaller = instances.find("ml.p4de.24xlarge"), instances.find("ml.p4d.24xlarge")
+    assert larger is not None
+    assert smaller is not None
+    assert (larger.gpus, larger.memory_gib > 75, smaller.memory_gib < 40) == (8, True, True)
+    found = quoted("ml.p4de.24xlarge", config=MEASURED)
+    assert found.seconds < quoted("ml.p4d.24xlarge", config=MEASURED).seconds
+    assert found.assumed[0].startswith(
+        "Speed: scaled to A100 80GB from what was measured on H200: an image's work"
+    )
+
+
 def test_every_instance_of_the_table_is_of_a_known_gpu() -> None:
     assert all(one.memory_gib > 15 and one.gpus >= 1 for one in instances.known())
     assert {one.name for one in instances.known()} >= {"ml.g5.8xlarge", "ml.g6.2xlarge", "ml.p4d.24xlarge"}
