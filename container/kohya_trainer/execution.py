@@ -67,7 +67,7 @@ def executed(
     if memory is None:
         return Executed(dict(options), {VARIABLE: OFF}, [])
     users = frozenset(inputs.plan.get("chosen_by_user", ()) if inputs.plan else inputs.config)
-    newer = "initial_step" in table  # sd-scripts 2e0fcc5 with torch 2.11, not kohya_ss v22.6.2 with 2.1
+    newer = "initial_step" in table  # kohya_ss v25.2.2 with torch 2.7, not v22.6.2 with 2.1
     accelerated = newer and variables.get(VARIABLE) != OFF
     gpus = Gpus(len(machine.gpus) * len(machine.hosts), memory, len(machine.hosts))
     recipe = execution(options, users, _pixels(options), gpus, machine.cpus, accelerated, images, newer)
