@@ -132,8 +132,8 @@ def cpu_torch() -> list[str]:
     if os.environ.get("TEST_IMAGE_TORCH") == "cuda":
         return []
     folder = WORK / "wheels"
-    lock = folder / "requirements.txt"
-    if not lock.is_file():
+    locks = list(folder.glob("requirements-*.txt"))
+    if not locks:
         shutil.rmtree(folder, ignore_errors=True)
         torch = os.environ.get("TEST_IMAGE_TORCH") or f"torch=={newest_cpu_torch()}"
         download = [*pip(), "download", "--quiet", "--no-deps", "--only-binary=:all:"]
@@ -144,8 +144,14 @@ def cpu_torch() -> list[str]:
             digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
             address = f"file:///torch/{wheel.name}".replace("+", "%2B")
             lines.append(f"{wheel.name.split('-')[0]} @ {address} --hash=sha256:{digest}\n")
-        lock.write_text("".join(lines))
-    return ["--volume", f"{folder}:/torch:ro", "--build-arg", "TORCH_REQUIREMENTS=/torch/requirements.txt"]
+        text = "".join(lines)
+        # A layer is kept under its arguments: other wheels must have another name.
+        locks = [folder / f"requirements-{hashlib.sha256(text.encode()).hexdigest()[:12]}.txt"]
+        locks[0].write_text(text)
+    return [
+        *("--volume", f"{folder}:/torch:ro"),
+        *("--build-arg", f"TORCH_REQUIREMENTS=/torch/{locks[0].name}"),
+    ]
 
 
 def triton_of_the_image() -> str:
