@@ -31,7 +31,7 @@ class Instance:
     @property
     def memory_gib(self) -> float:
         """Of one GPU, as its driver tells it."""
-        return float(_gpus()[self.gpu]["memory_gib"])
+        return memory_of(self.gpu)
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,11 @@ def _table() -> dict[str, Instance]:
 def figures() -> dict[str, Any]:
     content: dict[str, Any] = json.loads(_FILE.read_bytes())
     return content
+
+
+def memory_of(gpu: str) -> float:
+    """GiB of a GPU of that class, as its driver tells it."""
+    return float(_gpus()[gpu]["memory_gib"])
 
 
 @cache

@@ -110,22 +110,22 @@ def seconds_per_step(batch: int, pixels: int, again: float, gpu: str, execution:
     return float(max(kept + again * (recomputed - kept), _seconds_of_work(images, again, gpu, execution)))
 
 
-def measured_batches(again: float) -> tuple[int, int]:
-    """The smallest and the largest batch of a megapixel with which the trainer's own U-Net was timed on an H200."""
-    table = _figures()["seconds_per_step"]["plain"]
-    least, most = table["again" if again else "kept"]["measured_batches"]
-    return int(least), int(most)
-
-
-def seconds_without_graphs(batch: int, pixels: int, again: float, gpu: str) -> float:
-    """As `seconds_per_step`, of the fast U-Net in the whole trainer, where torch records no CUDA graphs.
+def seconds_of_whole_trainer(batch: int, pixels: int, again: float, gpu: str, execution: str) -> float:
+    """As `seconds_per_step`, with the trainer around it, where torch records no CUDA graphs.
 
     What the GPU waits for in between, launches and the trainer's own work, is the same for every batch.
     """
-    figures = _figures()["whole_trainer_without_graphs"]
-    alone = seconds_per_step(batch, pixels, again, gpu, "fast")
-    work = _seconds_of_work(batch * pixels / (1024 * 1024), again, gpu, "fast")
-    return float(max(alone, figures["launching_seconds"], work + figures["waiting_seconds"]))
+    figures = _figures()["whole_trainer_plain" if execution == "plain" else "whole_trainer_without_graphs"]
+    alone = seconds_per_step(batch, pixels, again, gpu, execution)
+    work = _seconds_of_work(batch * pixels / (1024 * 1024), again, gpu, execution)
+    return float(max(alone, figures.get("launching_seconds", 0.0), work + figures["waiting_seconds"]))
+
+
+def measured_batches(again: float, gpu: str) -> tuple[int, int] | None:
+    """The smallest and the largest batch of a megapixel that the whole trainer was timed with, its own U-Net in it."""
+    rows = _figures()["whole_trainer_plain"]["measured"]
+    batches = [int(row["batch"]) for row in rows if (row["again"], row["gpu"]) == (again, gpu)]
+    return (min(batches), max(batches)) if batches else None
 
 
 def _seconds_of_work(images: float, again: float, gpu: str, execution: str) -> float:

@@ -25,7 +25,8 @@ _REFUSED_BY_FAST = (
     *("network_args", "network_dropout", "dim_from_weights"),
 )
 _SLOWEST_GPU = "A10G"
-MEASURED_GPU = "H200"
+# Of the whole trainer with its own U-Net; that U-Net alone was timed on an H200.
+MEASURED_GPU = "H100"
 _MEASURED_PIXELS = 1024 * 1024
 # Option: the trainer's default, and what the measured recipe had.
 _MEASURED_WITH = {
@@ -72,12 +73,13 @@ def step_time(
     """
     gpu = gpu_of(instance)
     pixels = resolution[0] * resolution[1]
-    whole = 1.0 if config.get("gradient_checkpointing") else 0.0
+    memory = instances.memory_of(gpu)
+    whole = _computed_again(config, by_user, pixels, memory, "plain")
     own = _seconds(config, pixels, gpu, whole, "plain")
     rules = tuple(_scaled_by(config, pixels, gpu, whole))
     if instance is None or kohya_version != FAST_VERSION or not _may_be_fast(config, gpu):
         return StepTime(own, own, "plain", rules)
-    again = _computed_again(config, by_user, pixels, instance.memory_gib)
+    again = _computed_again(config, by_user, pixels, memory, "fast")
     return StepTime(own, min(own, _seconds(config, pixels, gpu, again, "fast")), "fast", rules)
 
 
@@ -98,24 +100,28 @@ def _may_be_fast(config: Mapping[str, Any], gpu: str) -> bool:
 
 
 def _computed_again(
-    config: Mapping[str, Any], by_user: frozenset[str], pixels: int, memory_gib: float
+    config: Mapping[str, Any], by_user: frozenset[str], pixels: int, memory_gib: float, execution: str
 ) -> float:
-    """As the container chooses it for the fast U-Net."""
+    """As the container chooses it (kohya_trainer/execution.py)."""
     if "gradient_checkpointing" in by_user:
         return 1.0 if config.get("gradient_checkpointing") else 0.0
-    return recipe.computed_again(config, int(config.get("train_batch_size", 1)), pixels, memory_gib)
+    return recipe.computed_again(
+        config, int(config.get("train_batch_size", 1)), pixels, memory_gib, execution
+    )
 
 
 def _scaled_by(config: Mapping[str, Any], pixels: int, gpu: str, again: float) -> Iterator[str]:
-    """How far the recipe is from the measured one: speed.json's `measured_on`."""
+    """How far the recipe is from those of speed.json with which the whole trainer was timed."""
     batch = int(config.get("train_batch_size", 1))
-    least, most = recipe.measured_batches(again)
+    timed = recipe.measured_batches(again, gpu)
     if gpu != MEASURED_GPU:
+        yield "the trainer's own time as there"
+    if gpu not in FAST_GPUS:
         yield "an image's work with arithmetic (55 %) and memory bandwidth (45 %)"
     if pixels != _MEASURED_PIXELS:
         yield "work with the image's area"
-    elif not least <= batch <= most:
-        yield f"batch {batch} by a line through the measured {least} to {most}"
+    elif timed and not timed[0] <= batch <= timed[1]:
+        yield f"batch {batch} from others"
     if (together := int(config.get("gradient_accumulation_steps", 1))) > 1:
         yield f"times {together} batches of a step"
     if not config.get("network_train_unet_only"):
@@ -126,10 +132,7 @@ def _scaled_by(config: Mapping[str, Any], pixels: int, gpu: str, again: float) -
 
 def _seconds(config: Mapping[str, Any], pixels: int, gpu: str, again: float, execution: str) -> float:
     batch = int(config.get("train_batch_size", 1))
-    if execution == "fast":
-        seconds = recipe.seconds_without_graphs(batch, pixels, again, gpu)
-    else:
-        seconds = recipe.seconds_per_step(batch, pixels, again, gpu, execution)
+    seconds = recipe.seconds_of_whole_trainer(batch, pixels, again, gpu, execution)
     seconds *= int(config.get("gradient_accumulation_steps", 1))
     if not config.get("network_train_unet_only"):
         seconds *= instances.figures()["factor_text_encoders"]

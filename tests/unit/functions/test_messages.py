@@ -33,7 +33,7 @@ PLAN = {
     "estimated_cost_usd": 1.53,
 }
 SCALED = (
-    "Speed: scaled to A10G from what was measured on H200: "
+    "Speed: scaled to A10G from what was measured on H100: the trainer's own time as there; "
     "an image's work with arithmetic (55 %) and memory bandwidth (45 %)."
 )
 QUOTE = {
