@@ -22,12 +22,12 @@ LEAST_RATIO = 1.8
 ENCODED = 64
 
 
-def root_of(bench: Bench, name: str, gpus: int, images: int = 16) -> Root:
-    """An epoch is a whole number of batches on either number of GPUs."""
+def root_of(bench: Bench, name: str, gpus: int, images: int = 16, batch: int = 4) -> Root:
+    """An epoch is a whole number of batches on either number of GPUs; `batch` is each GPU's."""
     variables = {"CHECKPOINT_EVERY_N_STEPS": "10", "CUDA_VISIBLE_DEVICES": ",".join("01"[:gpus])}
     root = Root(bench, name, variables)
     root.add_images(images, 1024)
-    root.write_plan({**preset("sdxl-character"), "max_train_steps": STEPS})
+    root.write_plan({**preset("sdxl-character"), "train_batch_size": batch, "max_train_steps": STEPS})
     return root
 
 
@@ -63,8 +63,8 @@ def throughput(bench: Bench) -> list[Result]:
 
 
 def interrupted(bench: Bench) -> list[Result]:
-    """SIGTERM, then a restart with the same checkpoints."""
-    root = root_of(bench, "interrupted", 2)
+    """SIGTERM, then a restart with the same checkpoints; a preset's batch of 4 is shared, as a plan has it."""
+    root = root_of(bench, "interrupted", 2, batch=2)
     run = root.run(rf"^progress step={STATE + 3} ", sends(signal.SIGTERM))
     kept = re.search(r"The state after step (\d+) is kept", run.failure)
     saved = Result("SIGTERM saves the state of two GPUs", run.code == 1 and kept is not None, told_by(run))
