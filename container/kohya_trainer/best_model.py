@@ -1,5 +1,6 @@
 """The weights of the best validation, kept beside the checkpoints so that they survive an interruption."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,19 +18,24 @@ class BestModel:
 
 
 def keep_best(written: Path, folder: Path, step: int, loss: float) -> BestModel:
-    """Puts the trainer's file in the place of the best one before."""
+    """Beside the best ones before: a restart goes on from a state, and none is kept of this step yet."""
     path = _place(folder, step)
     copy_whole(written, path)
     written.unlink()
-    for older in folder.glob("best-*.safetensors"):
-        if older != path:
-            older.unlink()
     return BestModel(step, loss, path)
 
 
+def drop_all_but(best: BestModel) -> None:
+    """When a state is kept that knows of it."""
+    for other in best.path.parent.glob("best-*.safetensors"):
+        if other != best.path:
+            other.unlink()
+
+
 def find_best(validations: LossHistory) -> BestModel | None:
-    """After a restart; None when the best one of the kept steps was replaced in the part that is lost."""
-    best = min(validations.entries, key=lambda entry: float(entry["loss"]), default=None)
+    """After a restart; None where SageMaker has not copied the best one of the kept steps yet."""
+    told = [entry for entry in validations.entries if math.isfinite(float(entry["loss"]))]
+    best = min(told, key=lambda entry: float(entry["loss"]), default=None)
     if best is None or not _place(validations.path.parent, best["step"]).is_file():
         return None
     return BestModel(best["step"], best["loss"], _place(validations.path.parent, best["step"]))

@@ -12,6 +12,7 @@ LINES_CLASSIFIED = 200
 FILES_NAMED = 4
 SIGKILL_CODES = (-9, 137)
 DISK_FULL = "disk-full"
+_NOT_FINITE = "Lower learning_rate, or use mixed_precision = bf16 and no_half_vae = true."
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ CLASSES = (
         "not-finite",
         r"NaN detected|loss is nan",
         "The loss stopped being a number.",
-        "Lower learning_rate, or use mixed_precision = bf16 and no_half_vae = true.",
+        _NOT_FINITE,
     ),
     FailureClass(
         "gpu-fault",
@@ -121,7 +122,16 @@ def diverged(
     return TrainerFailedError(
         "not-finite",
         f"The loss stopped being a number ({loss}) at step {step}{_batch(files)}.{_kept(kept)}",
-        "Lower learning_rate, or use mixed_precision = bf16 and no_half_vae = true.",
+        _NOT_FINITE,
+    )
+
+
+def diverged_in_validation(step: int, loss: float, kept: int | None) -> TrainerFailedError:
+    """The weights are broken, although each step's loss was finite: the next one's would not be."""
+    return TrainerFailedError(
+        "not-finite",
+        f"The loss of the validation stopped being a number ({loss}) after step {step}.{_kept(kept)}",
+        _NOT_FINITE,
     )
 
 

@@ -121,8 +121,8 @@ def _judge(ended: Ended, watch: TrainingWatch, has_model: bool) -> None:
 
 
 def _check_steps(watch: TrainingWatch) -> None:
-    """A model of fewer steps than announced is not the one that was asked for."""
-    if watch.total and watch.step < watch.total and not watch.stopped_early:
+    """A model of fewer steps than announced, or of more, is not the one that was asked for."""
+    if watch.total and watch.step != watch.total and not watch.stopped_early:
         raise UnprovedModelError(
             f"The trainer stopped after step {watch.step} of {watch.total}.",
             "Read the last log lines and start the run again.",

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from kohya_trainer.bars import BarReader
-from kohya_trainer.best_model import BestModel, find_best, keep_best
+from kohya_trainer.best_model import BestModel, drop_all_but, find_best, keep_best
 from kohya_trainer.divergence import DivergenceWatch
 from kohya_trainer.errors import TrainerFailedError
-from kohya_trainer.failure import LINES_CLASSIFIED, diverged, diverging, stalled
+from kohya_trainer.failure import LINES_CLASSIFIED, diverged, diverged_in_validation, diverging, stalled
 from kohya_trainer.kept_results import Copy, ResultKeeper, wait_for, whole
 from kohya_trainer.loss_history import SmoothedLoss
 from kohya_trainer.nvidia_smi import gpu_state
@@ -205,6 +205,9 @@ class TrainingWatch:
     def _validated(self, event: Mapping[str, Any]) -> None:
         step, loss = event["step"], event["loss"]
         self._say(f"validation step={step} validation_loss={loss:.6g}")
+        if is_diverged(loss):
+            self.error = diverged_in_validation(step, loss, self._kept)
+            return
         self._so_far.validations.add(step=step, loss=loss)
         if event["model"]:
             self.best = keep_best(self._output / event["model"], self._so_far.folder, step, loss)
@@ -248,6 +251,8 @@ class TrainingWatch:
         listed = whole(copies)
         kept = self._so_far.store.keep(state, step, self.total, batches, listed)
         self._kept = kept.step
+        if self.best:
+            drop_all_but(self.best)
         self._unlisted = {name: copy for name, copy in copies.items() if name not in listed}
         self._list_results()
         self._results.drop_removed()

@@ -45,7 +45,10 @@ def the_loop(accelerator: Accelerator, recorder: object, **more: Any) -> dict[st
     return {
         "accelerator": accelerator,
         "args": Namespace(
-            gradient_accumulation_steps=1, save_every_n_steps=None, validate_every_n_steps=None
+            gradient_accumulation_steps=1,
+            max_train_steps=9,
+            save_every_n_steps=None,
+            validate_every_n_steps=None,
         ),
         "batch": {},
         "loss_recorder": recorder,
@@ -60,7 +63,9 @@ def the_loop(accelerator: Accelerator, recorder: object, **more: Any) -> dict[st
 def one_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, Any]]]:
     """The events of a first step with a loss of 1 and two images, beside another process, until the next one begins."""
 
-    def step(other: list[float], where_the_next_begins: list[float] = NEITHER) -> list[dict[str, Any]]:
+    def step(
+        other: list[float], where_the_next_begins: list[float] = NEITHER, loss: float = 1.0
+    ) -> list[dict[str, Any]]:
         orders = Orders(
             states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"), total=9, save_every=5
         )
@@ -69,7 +74,7 @@ def one_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...
         loop = the_loop(Accelerator(other, where_the_next_begins), recorder, batch=batch, global_step=1)
         follower = LoopFollower(orders)
         follower.before_batch(loop)
-        follower.after_batch(recorder, loop, 1.0)
+        follower.after_batch(recorder, loop, loss)
         assert not (tmp_path / "states").exists()
         follower.before_batch(loop)
         return [event for line in capsys.readouterr().out.splitlines() if (event := decode(line))]
@@ -94,6 +99,44 @@ def test_no_state_is_saved_after_a_loss_of_another_process_broke(one_step: Any) 
 
     assert [told["event"] for told in events] == ["step"]
     assert math.isnan(events[0]["loss"])
+
+
+@pytest.mark.parametrize(("loss", "files"), [(1.0, []), (math.nan, ["a.jpg", "b.jpg"])])
+def test_of_a_broken_loss_only_files_of_the_process_are_told_whose_it_is(
+    one_step: Any, loss: float, files: list[str]
+) -> None:
+    (told,) = one_step([math.nan, 1.0, 1.0], loss=loss)
+
+    assert told["files"] == files
+
+
+def test_no_state_is_kept_of_weights_whose_validation_is_no_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    orders = Orders(states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"), total=9, patience=1)
+    recorder, validation = object(), {"val_timesteps_step": 0, "validation_total_steps": 1}
+    loop = the_loop(Accelerator(OTHER, [1.0], [0.0], ASKED), recorder, global_step=1, **validation)
+    follower = LoopFollower(orders)
+    follower.before_batch(loop)
+    follower.after_batch(recorder, loop, 1.0)
+
+    follower.after_batch(object(), loop, math.nan)
+    follower.before_batch(loop)
+
+    told = [event for line in capsys.readouterr().out.splitlines() if (event := decode(line))]
+    assert [event["event"] for event in told] == ["step", "validation"]
+    assert not told[1]["stop"]
+
+
+def test_a_restart_without_a_plan_makes_as_many_steps_as_the_trainer_itself_announced(tmp_path: Path) -> None:
+    orders = Orders(
+        states=str(tmp_path), save_now="", done=5, counter_start=1, resume=str(tmp_path), exact=True
+    )
+    loop = the_loop(Accelerator(), object())
+
+    LoopFollower(orders).before_batch(loop)
+
+    assert loop["args"].max_train_steps == 1 + 9 - 5
 
 
 @pytest.mark.parametrize(("step_seconds", "save_seconds"), [(0.4, 1.2), (3.0, 20.0), (9.0, 120.0)])

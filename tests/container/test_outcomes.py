@@ -110,6 +110,8 @@ def test_a_validation_ends_the_training_and_the_best_weights_are_delivered(root:
     assert lines[-1]["step"] == told["steps"]
     assert len([line for line in lines if line["step"] > best["step"]]) == 2
     assert _metadata(root.path / "model" / "cats.safetensors")["ss_steps"] == str(best["step"])
+    drawn = [path.name.split("_")[1] for path in (root.path / "model" / "samples").iterdir()]
+    assert drawn == [f"{told['steps']:06d}"]
 
 
 def test_without_a_worse_validation_the_last_weights_are_delivered(root: Any) -> None:

@@ -246,15 +246,16 @@ def test_a_model_of_zeros_fails_the_run(root: Any) -> None:
     assert not (root.path / "model").exists()
 
 
-def test_a_trainer_that_stops_early_fails_though_it_wrote_a_model(
-    root: Any, fake_kohya: Callable[[str], Path]
+@pytest.mark.parametrize("last", [1, 13])
+def test_a_trainer_that_makes_fewer_or_more_steps_fails_though_it_wrote_a_model(
+    root: Any, fake_kohya: Callable[[str], Path], last: int
 ) -> None:
     assert root.run().code == 0
     good = root.path / "model" / "cats.safetensors"
     kept = good.rename(root.path / "good.safetensors")
     shutil.rmtree(root.path / "checkpoints")
     facts = {"learning_rate": 0.1, "seconds": 0.1, "images": 2, "files": [], "gpu_gib": None}
-    event = encode("step", step=1, loss=0.5, **facts)
+    event = encode("step", step=last, loss=0.5, **facts)
     home = fake_kohya(
         "import shutil, sys, tomllib\n"
         "out = tomllib.load(open(sys.argv[2], 'rb'))['output_dir']\n"
@@ -266,7 +267,7 @@ def test_a_trainer_that_stops_early_fails_though_it_wrote_a_model(
     run = root.run(home)
 
     assert run.code == 1
-    assert run.failure.startswith("The trainer stopped after step 1 of 12.")
+    assert run.failure.startswith(f"The trainer stopped after step {last} of 12.")
 
 
 def _run_until(root: Any, pattern: str, number: signal.Signals, **start: Any) -> Any:

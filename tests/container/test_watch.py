@@ -11,6 +11,7 @@ import pytest
 
 from kohya_trainer import kept_results
 from kohya_trainer import watch as watching
+from kohya_trainer.best_model import find_best
 from kohya_trainer.checkpoints import CheckpointStore
 from kohya_trainer.divergence import FACTOR, WINDOW, DivergenceWatch
 from kohya_trainer.hooks.save_policy import (
@@ -282,7 +283,48 @@ def test_the_best_validation_is_kept_beside_the_checkpoints(tmp_path: Path) -> N
     assert watched.must_stop()
     assert watched.best is not None
     assert (watched.best.step, watched.best.path.read_text()) == (4, "4")
-    assert len(list((tmp_path / "checkpoints").glob("best-*"))) == 1
+
+
+def test_the_best_validation_of_a_kept_state_stays_until_a_state_is_kept_that_knows_a_better_one(
+    tmp_path: Path,
+) -> None:
+    watched = watch(tmp_path, [])
+    (tmp_path / "output").mkdir()
+
+    for number, loss in ((2, 0.5), (4, 0.4)):
+        (tmp_path / "output" / "cats-best.safetensors").write_text(str(number))
+        facts = {"step": number, "loss": loss, "model": "cats-best.safetensors", "waited": 0, "stop": False}
+        watched.output(f"{encode('validation', **facts)}\n".encode())
+    before = sorted(path.name for path in (tmp_path / "checkpoints").glob("best-*"))
+    (tmp_path / "states" / "step-00000004").mkdir(parents=True)
+    state = {"step": 4, "path": str(tmp_path / "states" / "step-00000004"), "seconds": 0.1}
+    watched.output(f"{encode('state', **state, batches=40, asked=False)}\n".encode())
+
+    assert before == ["best-00000002.safetensors", "best-00000004.safetensors"]
+    assert [path.name for path in (tmp_path / "checkpoints").glob("best-*")] == before[1:]
+
+
+def test_a_validation_that_is_no_number_ends_the_training_as_a_loss_does(tmp_path: Path) -> None:
+    watched = watch(tmp_path, [])
+    facts = {"step": 4, "loss": math.nan, "model": "", "waited": 1, "stop": False}
+
+    watched.output(f"{encode('validation', **facts)}\n".encode())
+
+    assert watched.error is not None
+    assert watched.error.kind == "not-finite"
+    assert "validation stopped being a number (nan) after step 4" in watched.error.cause
+
+
+def test_the_best_validation_is_found_behind_one_that_is_no_number(tmp_path: Path) -> None:
+    validations = LossHistory(tmp_path, 0, VALIDATION_NAME)
+    for number, loss in ((2, math.nan), (4, 0.4)):
+        validations.add(step=number, loss=loss)
+    (tmp_path / "best-00000004.safetensors").touch()
+
+    best = find_best(LossHistory(tmp_path, 4, VALIDATION_NAME))
+
+    assert best is not None
+    assert best.step == 4
 
 
 @pytest.mark.parametrize(

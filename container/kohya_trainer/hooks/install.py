@@ -70,14 +70,16 @@ def _number_by_the_run(train_util: Any, follower: LoopFollower) -> None:
         return None if found is None else follower.counter_of(found)
 
     @wraps(draw)
-    def drawn(pipe: Any, accelerator: Any, args: Any, epoch: Any, steps: int, *rest: Any, **more: Any) -> Any:
-        due = follower.sample_step(args, epoch, steps)
-        if due is None:
-            return None
-        at_once = copy.copy(args)
-        at_once.sample_every_n_epochs, at_once.sample_every_n_steps = None, 1
-        at_once.sample_at_first = True
-        return draw(pipe, accelerator, at_once, None, due, *rest, **more)
+    def drawn(
+        pipe: Any, accelerator: Any, args: Any, epoch: Any, steps: int, *rest: Any, **more: Any
+    ) -> None:
+        def draw_after(step: int) -> None:
+            at_once = copy.copy(args)
+            at_once.sample_every_n_epochs, at_once.sample_every_n_steps = None, 1
+            at_once.sample_at_first = True
+            draw(pipe, accelerator, at_once, None, step, *rest, **more)
+
+        follower.sample(args, epoch, steps, draw_after)
 
     train_util.get_step_ckpt_name = named
     train_util.get_remove_step_no = removed

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kohya_trainer.hooks.intervals import Intervals
-from kohya_trainer.hooks.processes import loaded_torch, means
+from kohya_trainer.hooks.processes import gathered, loaded_torch, means
 from kohya_trainer.hooks.random_states import restore_random_state
 from kohya_trainer.hooks.states import StateSaver
 from kohya_trainer.orders import Orders
@@ -29,6 +29,7 @@ class LoopFollower:
     def __init__(self, orders: Orders) -> None:
         self._orders, self._states = orders, StateSaver(orders)
         self._step = orders.done
+        self._total = orders.total
         self._losses: list[float] = []
         self._files: list[str] = []
         self._finite = True
@@ -36,6 +37,7 @@ class LoopFollower:
         self._step_began = time.monotonic()
         self._begun = False
         self._drawn_at = self._validated_at = -1
+        self._draw: Callable[[int], None] = lambda step: None
         self._validation: list[float] = []
         self._best, self._waited = orders.best_loss, orders.waited
 
@@ -69,8 +71,16 @@ class LoopFollower:
             losses, self._validation = self._validation, []
             self._validated(sum(losses) / len(losses), loop)
 
-    def sample_step(self, args: Any, epoch: int | None, steps: int) -> int | None:
-        """The run's own step, if samples are due at this call of the trainer's; at the end they always are."""
+    def sample(self, args: Any, epoch: int | None, steps: int, draw: Callable[[int], None]) -> None:
+        """The trainer calls at every step and epoch; drawn is when it is due by the run's own steps, which `draw` is
+        given. At the end it always is.
+        """
+        self._draw = draw
+        step = self._sample_step(args, epoch, steps)
+        if step is not None:
+            draw(step)
+
+    def _sample_step(self, args: Any, epoch: int | None, steps: int) -> int | None:
         orders = self._orders
         if not orders.samples:
             return None
@@ -81,7 +91,7 @@ class LoopFollower:
             due = orders.sample_every is not None and step % orders.sample_every == 0
         else:
             every = args.sample_every_n_epochs
-            due = step == orders.total or (every is not None and epoch % every == 0)
+            due = step == self._total or (every is not None and epoch % every == 0)
         if not due or step == self._drawn_at:
             return None
         self._drawn_at = step
@@ -91,11 +101,13 @@ class LoopFollower:
         orders, args, accelerator = self._orders, loop["args"], loop["accelerator"]
         self.intervals = Intervals(args)
         self._number_models(accelerator.unwrap_model(loop["network"]))
+        # Of a run without a plan the trainer alone knows, from its epochs or its default.
+        total = self._total = self._total or int(args.max_train_steps)
         if not orders.resume:
             return
-        if orders.exact and orders.total:
+        if orders.exact:
             # The trainer counts from the broken epoch's start, and must end with the run's last step.
-            args.max_train_steps = orders.counter_start + orders.total - orders.done
+            args.max_train_steps = orders.counter_start + total - orders.done
         if torch := loaded_torch():
             restore_random_state(torch, Path(orders.resume), int(accelerator.process_index), orders.done)
 
@@ -129,6 +141,9 @@ class LoopFollower:
             accelerator, [sum(losses) / len(losses), float(not finite), float(len(files))]
         )
         self._finite = self._finite and not broken
+        if broken:
+            # Of whichever process: the main one's own may be whole.
+            files = [name for each in gathered(accelerator, [] if finite else files) for name in each]
         if accelerator.is_main_process:
             tell(
                 "step",
@@ -159,12 +174,18 @@ class LoopFollower:
         self._validated_at = self._step
         accelerator = loop["accelerator"]
         (loss,) = means(accelerator, [loss])
-        better = math.isfinite(loss) and (self._best is None or loss < self._best)
+        finite = math.isfinite(loss)
+        # The watch ends a training whose validation is no number; until then no state of these weights is kept.
+        self._finite = self._finite and finite
+        better = finite and (self._best is None or loss < self._best)
         self._best, self._waited = (loss, 0) if better else (self._best, self._waited + 1)
         patience = self._orders.patience
-        stop = patience is not None and self._waited >= patience and self._step != self._orders.total
+        stop = finite and patience is not None and self._waited >= patience and self._step != self._total
         # Of several hosts the first one alone knows the validations before a restart.
         (stops,) = means(accelerator, [float(stop and accelerator.is_main_process)])
+        if stops and self._orders.samples and self._drawn_at != self._step:
+            # Before the end is told, with which the trainer is ended.
+            self._draw(self._step)
         if accelerator.is_main_process:
             model = f"{loop['args'].output_name}-best.safetensors" if better else ""
             if model:

@@ -14,6 +14,16 @@ def means(accelerator: Any, numbers: list[float]) -> list[float]:
     return [float(value) for value in accelerator.reduce(values, reduction="mean")]
 
 
+def gathered(accelerator: Any, own: Any) -> list[Any]:
+    """What each process has, in their order; all must come here at the same step. Without torch this one's alone."""
+    torch = loaded_torch()
+    if accelerator.num_processes == 1 or not torch:
+        return [own]
+    found: list[Any] = [None] * int(accelerator.num_processes)
+    torch.distributed.all_gather_object(found, own)
+    return found
+
+
 def are_finite(parameters: Iterable[Any]) -> bool:
     """Of this process: whether no number of these tensors, or numpy's arrays, is infinite or none at all."""
     if torch := loaded_torch():

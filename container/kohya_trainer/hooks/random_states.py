@@ -9,20 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from kohya_trainer.hooks.data_order import SEEDS_APART
+from kohya_trainer.hooks.processes import gathered
 
 
 def gathered_random_states(torch: Any, accelerator: Any) -> list[dict[str, Any]]:
     """Of all processes, which must all ask for them: accelerate saves those of the one that saves, the main one."""
     if accelerator.num_processes == 1:
         return []
-    gathered: list[Any] = [None] * int(accelerator.num_processes)
-    torch.distributed.all_gather_object(gathered, _random_state(torch))
-    return gathered
+    return gathered(accelerator, _random_state(torch))
 
 
-def write_random_states(torch: Any, state: Path, gathered: Sequence[Mapping[str, Any]]) -> None:
+def write_random_states(torch: Any, state: Path, states: Sequence[Mapping[str, Any]]) -> None:
     """Those of the other processes, beside accelerate's own file and in its form."""
-    for index, numbers in enumerate(gathered[1:], 1):
+    for index, numbers in enumerate(states[1:], 1):
         torch.save(numbers, _file(state, index))
 
 
