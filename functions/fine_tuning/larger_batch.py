@@ -80,5 +80,6 @@ def multiplied(
     rate = "so few that no run was compared" if follows else f"at the learning rate that was set for {wished}"
     message = f"Each of {gpus} GPUs shows a batch of its own: {steps} steps of {shown} images, {rate}."
     share = f"set train_batch_size = {wished // gpus}, which is each GPU's, or " if wished >= gpus else ""
-    remedy = f"{share}name an instance with fewer GPUs, or raise the learning rate and leave this be."
+    otherwise = "set more max_train_epochs" if follows else "raise the learning rate for so many images"
+    remedy = f"{share}name an instance with fewer GPUs, or {otherwise}."
     return [warning("images-multiplied", MANIFEST_NAME, message, remedy[0].upper() + remedy[1:])]

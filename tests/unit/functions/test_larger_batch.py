@@ -244,7 +244,11 @@ def test_eight_gpus_show_twice_the_presets_images_at_a_rate_that_belongs_to_them
             "",
         ),
         ({"preset": "sample-2024"}, "250 steps of 8 images, at the learning rate that was set for 1.", ""),
-        ({"config": {"max_train_epochs": 7}}, "175 steps of 8 images, so few that no run was compared", ""),
+        (
+            {"config": {"max_train_epochs": 7}},
+            "175 steps of 8 images, so few that no run was compared",
+            "or set more max_train_epochs.",
+        ),
     ],
 )
 def test_more_images_a_step_than_the_rate_is_for_are_told_with_their_steps(
