@@ -14,7 +14,7 @@ from kohya_trainer.model_metadata import (
     write_with_metadata,
 )
 from kohya_trainer.model_proof import prove
-from kohya_trainer.provenance import write_provenance
+from kohya_trainer.provenance import facts_between, write_provenance
 from kohya_trainer.run_so_far import RunSoFar
 from kohya_trainer.samples import deliver_samples
 
@@ -40,7 +40,9 @@ def deliver(
         prove(best.path, final)
         models[f"{written.stem}-best.safetensors"] = best.path
     for name, path in models.items():
-        told = delivered_metadata(read_metadata(path), facts, tensors_sha256(path), inputs.private)
+        metadata = read_metadata(path)
+        own = facts if path == written else facts_between(facts, metadata)
+        told = delivered_metadata(metadata, own, tensors_sha256(path), inputs.private)
         write_with_metadata(path, model / name, told)
     deliver_samples(written.parent / "sample", model / "samples", inputs.sample_prompts, inputs.private)
     for history in (so_far.history, so_far.validations):

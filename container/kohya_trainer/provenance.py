@@ -13,11 +13,32 @@ from typing import Any
 from kohya_trainer.best_model import BestModel
 from kohya_trainer.job import Job
 from kohya_trainer.model_proof import ProvedModel
+from kohya_trainer.options import OptionTable
 from kohya_trainer.staging import sha256_of
 from kohya_trainer.version import kohya_commits
 
 NAME = "provenance.json"
 SCHEMA_VERSION = 1
+# The options whose text a private run tells beside numbers and choices: in any other one stand a person's own words,
+# or names of files and folders.
+TEXTS_TOLD = frozenset(
+    {
+        "caption_extension",
+        "face_crop_aug_range",
+        "lr_scheduler",
+        "lr_scheduler_args",
+        "lr_scheduler_type",
+        "network_args",
+        "network_module",
+        "optimizer_args",
+        "optimizer_type",
+        "output_name",
+        "pretrained_model_name_or_path",
+        "resolution",
+    }
+)
+# Of the last model alone.
+OF_THE_LAST = frozenset({"final_loss", "steps", "up_norm"})
 
 
 def delivered_files(model: Path) -> list[dict[str, Any]]:
@@ -42,6 +63,21 @@ class Trained:
     seconds: float
 
 
+def without_texts(options: Mapping[str, Any], table: OptionTable) -> dict[str, Any]:
+    """What a private run tells of its options."""
+    return {
+        name: value
+        for name, value in options.items()
+        if not isinstance(value, str | list) or name in TEXTS_TOLD or table.options[name].get("choices")
+    }
+
+
+def facts_between(facts: Mapping[str, Any], metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Of a model that was saved before the last one, with that metadata of the trainer's."""
+    own = {name: value for name, value in facts.items() if name not in OF_THE_LAST}
+    return {**own, "steps": int(metadata["ss_steps"])} if metadata.get("ss_steps", "").isdecimal() else own
+
+
 def gather_facts(job: Job, options: Mapping[str, Any], trained: Trained, began: float) -> dict[str, Any]:
     """What goes into provenance.json and into the model's own metadata. `began`: seconds since the epoch."""
     environment, dataset = job.environment, job.dataset
@@ -56,7 +92,7 @@ def gather_facts(job: Job, options: Mapping[str, Any], trained: Trained, began: 
         "source_commit": environment.source_commit,
         "kohya_version": environment.kohya_version,
         **kohya_commits(environment.kohya_home),
-        "options": dict(options),
+        "options": without_texts(options, job.table) if job.inputs.private else dict(options),
         "seed": options.get("seed"),
         "trigger_word": plan.get("trigger_word"),
         "licence": plan.get("licence"),

@@ -139,16 +139,39 @@ def test_regularization_images_are_trained_with(root: Any) -> None:
 
 def test_a_private_run_delivers_neither_prompts_nor_tags_nor_folders(root: Any) -> None:
     plan = root.path / "input" / "data" / "config" / "plan.json"
+    words = {
+        "metadata_tags": "of a patient",
+        "training_comment": "of a patient",
+        "caption_prefix": "of a patient",
+    }
+    root.write_plan(**words, mixed_precision="bf16")
     plan.write_text(json.dumps({**json.loads(plan.read_bytes()), "privacy": True}))
 
     run = root.run()
 
     assert run.code == 0, run.output
+    assert root.provenance()["options"]["mixed_precision"] == "bf16"
+    assert root.provenance()["options"]["network_module"] == "networks.lora"
     for path in (root.path / "model").rglob("*"):
         content = path.read_bytes() if path.is_file() else b""
         assert b"on a sofa" not in content, path.name
+        assert b"of a patient" not in content, path.name
         assert b"sks cat" not in content, path.name
     assert "on a sofa" not in run.output
+
+
+def test_a_model_in_between_tells_its_own_steps_and_nothing_of_the_last_one(root: Any) -> None:
+    root.write_plan(save_every_n_steps=5)
+
+    root.run()
+
+    told = json.loads(
+        _metadata(root.path / "model" / "cats-step00000005.safetensors")["fine_tuning.provenance"]
+    )
+    assert told["steps"] == 5
+    assert not {"final_loss", "up_norm"} & set(told)
+    last = json.loads(_metadata(root.path / "model" / "cats.safetensors")["fine_tuning.provenance"])
+    assert (last["steps"], last["up_norm"]) == (12, root.provenance()["up_norm"])
 
 
 def test_the_model_and_its_pictures_tell_where_they_come_from(root: Any) -> None:
