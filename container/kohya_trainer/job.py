@@ -1,6 +1,6 @@
 """What one job is to do, read and checked before anything is trained."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from kohya_trainer.environment import Environment
 from kohya_trainer.errors import MissingGpuError, UnsupportedKohyaVersionError
 from kohya_trainer.inputs import Inputs, load_inputs
 from kohya_trainer.log import Log
+from kohya_trainer.older_prompts import prompts_of_older_layout
 from kohya_trainer.options import OptionTable, load_table
 from kohya_trainer.staging import StagedDataset, stage
 
@@ -45,6 +46,11 @@ def read_job(environment: Environment, log: Log) -> Job:
     options, notes = checked_options(inputs.config, table, inputs.older_layout)
     for note in notes:
         log.note(f"note: {note}")
+    if inputs.older_layout:
+        prompts, untaken = prompts_of_older_layout(inputs.config, environment.folders.dataset)
+        inputs = replace(inputs, sample_prompts=prompts)
+        if untaken:
+            log.note(f"note: {untaken}")
     dataset = stage(inputs, environment.folders)
     log.note(f"staged {dataset.images} images in {dataset.files} files, dataset {dataset.digest}")
     base_model = load_base_model(inputs.base_model, options.get("pretrained_model_name_or_path"), environment)

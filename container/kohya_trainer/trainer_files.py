@@ -65,13 +65,16 @@ def _final_options(job: Job, so_far: RunSoFar, options: Mapping[str, Any], work:
     planned = plan.get("total_steps")
     if extension := plan.get("caption_extension"):
         options["caption_extension"] = extension
+    expected = expected_steps(options, job.table, planned, job.dataset.examples)
     save_every = save_interval(
-        expected_steps(options, job.table, planned, job.dataset.examples),
+        expected,
         plan.get("epochs"),
         int(options.get("gradient_accumulation_steps", 1)),
     )
+    # Without a plan the last step is known unless the trainer computes it from epochs.
+    last = planned or (None if options.get("max_train_epochs") else expected)
     return final_options(
-        options, job.table, paths, job.output_name, save_every, planned, so_far.resume, job.environment.hooked
+        options, job.table, paths, job.output_name, save_every, last, so_far.resume, job.environment.hooked
     )
 
 

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from kohya_trainer.toml_text import to_toml
 from kohya_trainer.trainer_events import encode
 
-from .conftest import REHEARSAL, TrainingRoot
+from .conftest import OPTIONS, REHEARSAL, TrainingRoot
 
 MODEL_FILES = {"cats.safetensors", "loss.jsonl"}
 
@@ -74,6 +75,31 @@ def test_the_older_layout_needs_nothing_but_a_dataset_with_its_toml(root: Any) -
     assert "sdxl is not an option of v25.2.2 and has no effect" in run.output
     assert "huggingface_repo_id reaches further than training" in run.output
     assert (root.path / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("named", "drawn", "told"),
+    [
+        ("/somewhere/else/prompts.txt", 1, ""),
+        ("missing.txt", 0, "note: sample_prompts: missing.txt is not in the dataset"),
+        ("prompts.json", 0, "note: sample_prompts: prompts.json is no .txt"),
+    ],
+)
+def test_the_older_layouts_prompts_are_drawn_at_the_end_or_the_log_says_why_not(
+    new_root: Any, named: str, drawn: int, told: str
+) -> None:
+    older = new_root("older")
+    older.add_images()
+    (older.dataset / "prompts.txt").write_text("# of the cat\n\nsks cat, asleep --w 64 --h 64\n")
+    (older.dataset / "prompts.json").write_text("[]")
+    options = {**OPTIONS, "sample_prompts": named, "max_train_steps": 3}
+    (older.dataset / "kohya-sdxl-config.toml").write_text(to_toml(options), encoding="utf-8")
+
+    run = older.run()
+
+    assert run.code == 0, run.output
+    assert told in run.output
+    assert len(list((older.path / "model").glob("samples/*_000003_*.png"))) == drawn
 
 
 def test_a_file_outside_the_inventory_is_not_trained_on(root: Any) -> None:
