@@ -183,7 +183,7 @@ FEW_MODELS = {
 }
 
 
-def test_slow_copies_neither_meet_the_removal_of_a_model_nor_keep_an_asked_state_waiting(
+def test_slow_copies_meet_no_removal_of_a_model_and_lose_nothing(
     new_root: Callable[[str], Any], whole_run: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path
 ) -> None:
     root = new_root("ml")
@@ -195,9 +195,7 @@ def test_slow_copies_neither_meet_the_removal_of_a_model_nor_keep_an_asked_state
     said = _interrupt(root, r"^progress step=20 ", signal.SIGTERM, **slow)
     resumed = root.run(**slow)
 
-    # The trainer goes on until the copies are whole.
-    steps = re.findall(r"^(checkpoint|progress) step=(\d+) ", said, re.MULTILINE)
-    assert [name for name, _ in steps].index("checkpoint") <= 3, said
+    assert re.search(r"^checkpoint step=2\d ", said, re.MULTILINE), said
     assert resumed.code == 0, resumed.output
     assert re.search(r"^resuming after step 2\d of ", resumed.output, re.MULTILINE), resumed.output
     assert "did not come back whole" not in resumed.output
