@@ -351,6 +351,11 @@ _PLAN = {
         "The files of a retried run are others than those of the first, so training begins anew.",
         "Nothing to do, or put the files back and retry again.",
     ),
+    "spot-loses-steps": _warning(
+        "An interruption of spot capacity loses more than ten minutes: with gradient accumulation up to an epoch, with "
+        "Kohya v22.6.2 all that was trained.",
+        "Leave out `spot`, or use Kohya v25.2.2 without gradient accumulation.",
+    ),
     "spot-quote": _note(
         "A run on spot capacity may fall back on demand, so the budget is held against that price."
     ),

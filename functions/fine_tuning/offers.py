@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fine_tuning import buckets, instances, larger_batch, memory_fit, quote
+from fine_tuning import buckets, instances, interruptions, larger_batch, memory_fit, quote
 from fine_tuning.configuration import Configuration
 from fine_tuning.findings import Finding, error, note, warning
 from fine_tuning.ladder import Offer
@@ -68,6 +68,7 @@ def offers(
             *_about_cost(quoted, length, others, budget(manifest, limits), runtime),
             *_about_time(quoted, limits.max_runtime_seconds),
             *_about_spot(quoted, manifest.spot),
+            *interruptions.judge(values, limits.kohya_version, manifest.spot),
         )
         return Offer(quoted, length, runtime, about)
 

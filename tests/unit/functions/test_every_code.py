@@ -229,6 +229,10 @@ CASES: Mapping[str, list[Case]] = {
     "rung-left-out": [
         Case(manifest={"instance_types": ["ml.g5.8xlarge", "ml.p5.48xlarge"], "max_cost_usd": 2})
     ],
+    "spot-loses-steps": [
+        Case(manifest={"spot": True, "config": {"max_train_epochs": 1, "gradient_accumulation_steps": 2}}),
+        Case(manifest={"spot": True}, settings={"KOHYA_VERSION": "v22.6.2"}),
+    ],
     "spot-quote": [Case(manifest={"spot": True})],
 }
 
