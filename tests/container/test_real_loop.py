@@ -4,6 +4,7 @@ Needs torch and kohya_ss v25.2.2 in KOHYA_HOME: `./dev test-image` runs it in th
 is skipped. Small models stand in the place of SDXL's (small_trainer.py); the loop is the real one.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -90,9 +91,10 @@ class Launch:
             sample_every=options.get("sample_every_n_steps"),
         )
 
-    def run(self, save_every: int, resume: Any = None) -> list[dict[str, Any]]:
+    def run(self, save_every: int, resume: Any = None, **orders_besides: Any) -> list[dict[str, Any]]:
         """The events until the end."""
-        told, options = replace(self._orders, save_every=save_every), dict(self._options)
+        told = replace(self._orders, save_every=save_every, **orders_besides)
+        options = dict(self._options)
         if resume:
             told = replace(
                 told,
@@ -163,3 +165,33 @@ def test_a_restart_of_the_real_loop_makes_what_an_uninterrupted_run_makes(
     results, made_again = whole.results(), broken.results()
     assert made_again == {name: made for name, made in results.items() if made[0] > saved}
     assert len(made_again) > 1
+
+
+def test_a_training_of_the_real_loop_that_ends_early_draws_its_prompts(images: Path, tmp_path: Path) -> None:
+    launch = Launch(tmp_path / "early", images, {"validate_every_n_steps": 4}, 30)
+
+    events = launch.run(30, patience=1, best_loss=0.0)
+
+    assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4]
+    assert events[-1]["stop"]
+    assert {name: made[0] for name, made in launch.results().items()} == {"small_000004_00": 4}
+
+
+def test_no_state_is_saved_of_weights_that_a_gradient_broke_in_the_real_loop(
+    images: Path, tmp_path: Path
+) -> None:
+    # The first step's weights are beyond what float32 holds.
+    options = {
+        "optimizer_type": "SGDNesterov",
+        "learning_rate": 3e38,
+        "lr_scheduler": "constant",
+        "max_grad_norm": 0.0,
+        "network_alpha": 1e4,
+    }
+
+    events = Launch(tmp_path / "broken", images, options, 2).run(1)
+
+    losses = [event["loss"] for event in events if event["event"] == "step"]
+    assert math.isfinite(losses[0])
+    assert not math.isfinite(losses[1])
+    assert not [event for event in events if event["event"] == "state"]
