@@ -5,7 +5,7 @@ because the hooks save a state when all that belongs to its step has been made.
 import re
 import shutil
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +34,11 @@ class ResultKeeper:
     """Copies what the trainer writes as it appears, in a thread: a large model takes seconds, and who copies must not
     keep a trainer waiting that was told to save.
 
-    left_out: names of models that are not in between. listed: what `bring_back` has brought, name → sha256.
+    final: the name of the model that is not in between. listed: what `bring_back` has brought, name → sha256.
     """
 
-    def __init__(
-        self, output: Path, kept: Path, left_out: Collection[str], listed: Mapping[str, str]
-    ) -> None:
-        self._output, self._kept, self._left_out = output, kept, left_out
+    def __init__(self, output: Path, kept: Path, final: str, listed: Mapping[str, str]) -> None:
+        self._output, self._kept, self._final = output, kept, final
         self._queue: SimpleQueue[tuple[str, Future[str | None]]] = SimpleQueue()
         # A daemon: once the failure is told, an unfinished copy is of no use.
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -89,7 +87,7 @@ class ResultKeeper:
                 state = path.stat()
             except FileNotFoundError:  # removed since it was listed
                 continue
-            if path.name not in self._left_out:
+            if path.name != self._final:
                 present[path.relative_to(self._output).as_posix()] = state.st_size, state.st_mtime_ns
         return present
 

@@ -53,9 +53,8 @@ class TrainingWatch:
         say: Callable[[str], None],
     ) -> None:
         self._output, self._so_far = output, so_far
-        name = options.get("output_name")
-        left_out = (f"{name}.safetensors", f"{name}-best.safetensors")
-        self._results = ResultKeeper(output, so_far.results, left_out, so_far.listed)
+        final = f"{options.get('output_name')}.safetensors"
+        self._results = ResultKeeper(output, so_far.results, final, so_far.listed)
         self._unlisted: dict[str, Copy] = {}
         self._say = say
         self._orders = orders

@@ -175,8 +175,9 @@ def copyfile(source, target, **options):
     return copy(source, target, **options)
 shutil.copyfile = copyfile
 """
+# It has to outlast the copies of what was made before the signal, or it ends as if there had been none.
 FEW_MODELS = {
-    "max_train_steps": 40,
+    "max_train_steps": 240,
     "validation_split": 0.25,
     "save_every_n_steps": 2,
     "save_last_n_steps": 4,

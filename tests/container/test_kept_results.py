@@ -25,7 +25,7 @@ def kept(tmp_path: Path) -> Path:
 
 
 def keeper(output: Path, kept: Path, **listed: str) -> ResultKeeper:
-    return ResultKeeper(output, kept, {"cats.safetensors", "cats-best.safetensors"}, listed)
+    return ResultKeeper(output, kept, "cats.safetensors", listed)
 
 
 def copied(results: ResultKeeper) -> dict[str, str]:
@@ -48,7 +48,8 @@ def test_a_model_that_was_still_being_written_is_kept_whole_with_the_next_state(
 ) -> None:
     (output / MODEL).write_bytes(b"half")
     (output / "cats.safetensors").write_bytes(b"the last")
-    (output / "cats-best.safetensors").write_bytes(b"the best")
+    (output / "best").mkdir()
+    (output / "best" / "00000004.safetensors").write_bytes(b"the best")
     results = keeper(output, kept)
     assert copied(results) == {MODEL: digest(b"half")}
     (output / MODEL).write_bytes(b"half and half")

@@ -269,12 +269,12 @@ def test_a_silent_trainer_is_stopped_with_what_the_gpu_does(
 
 def test_the_best_validation_is_kept_beside_the_checkpoints(tmp_path: Path) -> None:
     watched = watch(tmp_path, [])
-    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "best").mkdir(parents=True)
 
     for number, loss in ((2, 0.5), (4, 0.4), (6, 0.6)):
         model = ""
         if number < 6:
-            model = "cats-best.safetensors"
+            model = f"best/{number:08d}.safetensors"
             (tmp_path / "output" / model).write_text(str(number))
         facts = {"step": number, "loss": loss, "model": model, "waited": 1, "stop": number == 6}
         watched.output(f"{encode('validation', **facts)}\n".encode())
@@ -289,11 +289,12 @@ def test_the_best_validation_of_a_kept_state_stays_until_a_state_is_kept_that_kn
     tmp_path: Path,
 ) -> None:
     watched = watch(tmp_path, [])
-    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "best").mkdir(parents=True)
 
     for number, loss in ((2, 0.5), (4, 0.4)):
-        (tmp_path / "output" / "cats-best.safetensors").write_text(str(number))
-        facts = {"step": number, "loss": loss, "model": "cats-best.safetensors", "waited": 0, "stop": False}
+        model = f"best/{number:08d}.safetensors"
+        (tmp_path / "output" / model).write_text(str(number))
+        facts = {"step": number, "loss": loss, "model": model, "waited": 0, "stop": False}
         watched.output(f"{encode('validation', **facts)}\n".encode())
     before = sorted(path.name for path in (tmp_path / "checkpoints").glob("best-*"))
     (tmp_path / "states" / "step-00000004").mkdir(parents=True)

@@ -187,8 +187,10 @@ class LoopFollower:
             # Before the end is told, with which the trainer is ended.
             self._draw(self._step)
         if accelerator.is_main_process:
-            model = f"{loop['args'].output_name}-best.safetensors" if better else ""
+            # A name of its own: the watch may still be copying the one before.
+            model = f"best/{self._step:08d}.safetensors" if better else ""
             if model:
+                Path(loop["args"].output_dir, model).parent.mkdir(exist_ok=True)
                 network = accelerator.unwrap_model(loop["network"])
                 loop["save_model"](model, network, loop["global_step"], loop["epoch"])
             tell("validation", step=self._step, loss=loss, model=model, waited=self._waited, stop=stop)
