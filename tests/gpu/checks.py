@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -243,12 +243,18 @@ def resumed(root: Root, least: int, when: str) -> list[Result]:
     return [Result(f"a restart makes exactly the missing steps {when}", passed, detail, run.seconds)]
 
 
+COMPARED = (whole_run, interrupted_by_sigterm, killed_while_saving)
+
+
 def alike(bench: Bench) -> list[Result]:
     """Once all have ended: how far the continued models lie from the uninterrupted one."""
-    whole = Root(bench, "whole").model
+    folders = [replace(bench, work=bench.work / group.__name__) for group in COMPARED]
+    whole, *continued = (
+        Root(*root).model for root in zip(folders, ("whole", "sigterm", "killed"), strict=True)
+    )
     results = []
-    for name in ("sigterm", "killed"):
-        other, title = Root(bench, name).model, f"the model continued ({name}) is like the uninterrupted one"
+    for other in continued:
+        title = f"the model of {other.parents[1].name}, which went on, is like the uninterrupted one"
         if not (whole.exists() and other.exists()):
             results.append(Result(title, False, "one of the two is missing"))
             continue

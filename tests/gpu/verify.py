@@ -76,11 +76,20 @@ def compile_as_the_image(folder: Path, sd_scripts: Path) -> None:
 
 
 def run_group(group: Callable[[Bench], list[Result]], bench: Bench) -> list[Result]:
-    """A group that breaks is a failed check, not the end of the others. Its rows are told at once."""
+    """In a folder of its own, of which the logs are kept. A group that breaks is a failed check, not the end of the
+    others. Its rows are told at once.
+    """
+    own = replace(bench, work=bench.work / group.__name__)
+    own.work.mkdir(exist_ok=True)
     try:
-        results = group(bench)
+        results = group(own)
     except Exception:
         results = [Result(group.__name__, False, traceback.format_exc().splitlines()[-1])]
+    for log in own.work.glob("*.log"):
+        log.replace(bench.work / log.name)
+    if group not in checks.COMPARED:
+        # A gigabyte and more for each of its states.
+        shutil.rmtree(own.work, ignore_errors=True)
     print("\n".join(table(results).splitlines()[2:]), flush=True)
     return results
 
@@ -135,8 +144,8 @@ def main() -> int:
         results = [
             result for found in pool.map(lambda group: run_group(group, bench), wanted) for result in found
         ]
-    if {checks.whole_run, checks.killed_while_saving, checks.interrupted_by_sigterm} <= set(wanted):
-        results += run_group(checks.alike, bench)
+    if set(checks.COMPARED) <= set(wanted):
+        results += checks.alike(bench)
     given.out.mkdir(parents=True, exist_ok=True)
     told = {
         "machine": machine(),
