@@ -140,13 +140,22 @@ def main() -> int:
     if given.older:
         bench = replace(bench, older_home=given.older.absolute())
     wanted = [group for group in GROUPS if not given.only or group.__name__ in given.only.split(",")]
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "rows.md").unlink(missing_ok=True)
+
+    def run_and_write(group: Callable[[Bench], list[Result]]) -> list[Result]:
+        found = run_group(group, bench)
+        # Should the machine be taken away before the end.
+        with (given.out / "rows.md").open("a", encoding="utf-8") as rows:
+            rows.write("\n".join(table(found).splitlines()[2:]) + "\n")
+        return found
+
+    # Each trainer would take as many threads as there are cores.
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // SIDE_BY_SIDE))
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        results = [
-            result for found in pool.map(lambda group: run_group(group, bench), wanted) for result in found
-        ]
+        results = [result for found in pool.map(run_and_write, wanted) for result in found]
     if set(checks.COMPARED) <= set(wanted):
         results += checks.alike(bench)
-    given.out.mkdir(parents=True, exist_ok=True)
     told = {
         "machine": machine(),
         "seconds": round(time.monotonic() - began),
