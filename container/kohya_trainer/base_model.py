@@ -19,9 +19,11 @@ from kohya_trainer.staging import sha256_of
 # Run in a process of its own, because this package imports nothing but the standard library, numpy and
 # safetensors.
 _FETCH = """
-import sys, huggingface_hub as hub
+import re, sys, huggingface_hub as hub
 model, revision, file, folder = sys.argv[1:]
-revision = revision or None
+if not re.fullmatch("[0-9a-f]{40}", revision):
+    revision = hub.model_info(model, revision=revision or None).sha
+print(revision)
 if file:
     print(hub.hf_hub_download(model, file, revision=revision, local_dir=folder))
 else:
@@ -69,9 +71,9 @@ def load_base_model(
         return LoadedBaseModel(str(path), told, dict(OFFLINE), digests, str(vae) if vae else None)
     if environment.rehearsal or not (wanted.revision or wanted.file):
         return LoadedBaseModel(wanted.id, record, {})
-    fetched = Path(_fetched(wanted, environment))
+    fetched, commit = _fetched(wanted, environment)
     digests = {"sha256": _in_background(fetched)} if fetched.is_file() else {}
-    return LoadedBaseModel(str(fetched), record, {}, digests)
+    return LoadedBaseModel(str(fetched), {**record, "revision": commit}, {}, digests)
 
 
 def _in_channel(folder: Path, file: str | None) -> tuple[Path, Path | None]:
@@ -117,12 +119,15 @@ def _in_background(path: Path) -> Future[str]:
     return digest
 
 
-def _fetched(wanted: BaseModel, environment: Environment) -> str:
-    """Into a plain folder: Kohya follows symbolic links in a way that breaks the hub's own cache."""
+def _fetched(wanted: BaseModel, environment: Environment) -> tuple[Path, str]:
+    """Into a plain folder: Kohya follows symbolic links in a way that breaks the hub's own cache. With it the commit
+    that a branch or tag, which may move, stood for.
+    """
     folder = environment.folders.work / "base-model"
     arguments = [str(wanted.id), wanted.revision or "", wanted.file or "", str(folder)]
     command = [environment.machine.python, "-c", _FETCH, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise classify(done.returncode, done.stderr.splitlines())
-    return done.stdout.splitlines()[-1]
+    commit, path = done.stdout.splitlines()[-2:]
+    return Path(path), commit

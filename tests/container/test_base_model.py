@@ -1,6 +1,7 @@
 """The base model: out of the model channel without a network, or as the hub's at a pinned revision."""
 
 import hashlib
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -139,12 +140,41 @@ def test_the_hub_is_asked_for_the_pinned_revision_and_the_answer_is_hashed(
     fetched.write_bytes(WEIGHTS)
     hub = BaseModel("hub", id="a/b", revision="c0ffee", file="sdxl.safetensors")
 
-    loaded = load_base_model(hub, None, answering(environment, tmp_path, str(fetched), 0))
+    loaded = load_base_model(hub, None, answering(environment, tmp_path, f"c0ffee\n{fetched}", 0))
 
     asked = (tmp_path / "asked").read_text().splitlines()[-4:]
     assert asked == ["a/b", "c0ffee", "sdxl.safetensors", str(environment.folders.work / "base-model")]
     assert loaded.name == str(fetched)
     assert loaded.told()["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
+
+
+# Of a model whose branch stands for the commit that is its letter forty times.
+HUB = """
+from pathlib import Path
+from types import SimpleNamespace
+
+def model_info(model, revision):
+    return SimpleNamespace(sha={"main": "a", "v1": "b"}[revision] * 40)
+
+def snapshot_download(model, revision, allow_patterns, local_dir):
+    Path(local_dir).mkdir(parents=True)
+    (Path(local_dir) / "fetched").write_text(revision)
+    return local_dir
+"""
+
+
+@pytest.mark.parametrize(("revision", "commit"), [("main", "a" * 40), ("v1", "b" * 40), ("c" * 40, "c" * 40)])
+def test_a_branch_of_the_hub_is_pinned_before_it_is_fetched(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str, commit: str
+) -> None:
+    (tmp_path / "huggingface_hub.py").write_text(HUB)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    asking = replace(environment, machine=replace(environment.machine, python=sys.executable))
+
+    loaded = load_base_model(BaseModel("hub", id="a/b", revision=revision), None, asking)
+
+    assert loaded.told()["revision"] == commit
+    assert (Path(str(loaded.name)) / "fetched").read_text() == commit
 
 
 def answering(environment: Environment, folder: Path, said: str, code: int) -> Environment:
