@@ -32,7 +32,7 @@ def test_a_planned_run_ends_with_a_proved_model(root: Any) -> None:
     assert run.failure == ""
     with safe_open(root.path / "model" / "cats.safetensors", framework="numpy") as model:
         assert model.metadata()["rehearsal"] == "true"
-        assert all(name.startswith("lora_unet_") for name in model.keys())  # noqa: SIM118
+        assert all(name.startswith("lora_unet_") for name in model.keys())  # noqa: SIM118, it is no dict
     provenance = root.provenance()
     assert provenance["rehearsal"] is True
     assert provenance["run_id"] == "cats-0123456789ab"
@@ -178,7 +178,7 @@ def test_a_state_of_weights_that_a_gradient_broke_is_not_kept(root: Any) -> None
     kept = [int(step) for step in re.findall(r"^checkpoint step=(\d+)", run.output, re.MULTILINE)]
     for slot in (root.path / "checkpoints").glob("slot-*"):
         with safe_open(slot / "state" / "model.safetensors", framework="numpy") as state:
-            assert all(np.isfinite(state.get_tensor(name)).all() for name in state.keys())  # noqa: SIM118
+            assert all(np.isfinite(state.get_tensor(name)).all() for name in state.keys())  # noqa: SIM118, it is no dict
     assert broken - 1 not in kept
 
 
@@ -422,7 +422,7 @@ EVERY_TEN = {"CHECKPOINT_EVERY_N_STEPS": "10"}
 
 def _model(root: Any) -> dict[str, Any]:
     with safe_open(root.path / "model" / "cats.safetensors", framework="numpy") as model:
-        return {name: model.get_tensor(name) for name in model.keys()}  # noqa: SIM118
+        return {name: model.get_tensor(name) for name in model.keys()}  # noqa: SIM118, it is no dict
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from .conftest import Trainer, losses
 
 def tensors(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="numpy") as opened:
-        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no dict
 
 
 def test_the_loss_falls_because_something_is_learnt(trainer: Trainer) -> None:
