@@ -10,7 +10,7 @@ VARIABLE = "KOHYA_TRAINER_ORDERS"
 
 @dataclass(frozen=True)
 class Orders:
-    """`done` steps of the run's `total` were made before; the trainer's own counter begins with `counter_start`.
+    """`done` steps of the run were made before; the trainer's own counter begins with `counter_start`.
 
     states: folder for finished states. save_now: a file whose appearance asks for a state before the next batch.
     resume: the state that the trainer goes on from; `exact` if at exactly its batch of its epoch.
@@ -25,7 +25,6 @@ class Orders:
     states: str
     save_now: str
     done: int = 0
-    total: int | None = None
     counter_start: int = 0
     resume: str | None = None
     exact: bool = False

@@ -1,6 +1,7 @@
 """What the hooks inside the trainer's process tell this package: one JSON object a line of the trainer's output."""
 
 import json
+import sys
 from typing import Any
 
 PREFIX = "@kohya_trainer "
@@ -12,8 +13,11 @@ def encode(event: str, **facts: Any) -> str:
 
 
 def tell(event: str, **facts: Any) -> None:
-    """On a line of its own: the progress bar beside it ends without a newline."""
-    print(f"\n{encode(event, **facts)}", flush=True)
+    """On a line of its own: the progress bar beside it ends without a newline. In one piece: print would hand over the
+    newline by itself where nothing is buffered, and a line of another process could come between.
+    """
+    sys.stdout.write(f"\n{encode(event, **facts)}\n")
+    sys.stdout.flush()
 
 
 def decode(line: str) -> dict[str, Any] | None:

@@ -87,14 +87,13 @@ def _write_prompts(job: Job, path: Path) -> Path | None:
 
 
 def _orders(job: Job, so_far: RunSoFar, final: Mapping[str, Any], log: Log) -> Orders:
-    work, plan, resume = job.environment.folders.work, job.inputs.plan, so_far.resume
+    work, resume = job.environment.folders.work, so_far.resume
     (work / "save-now").unlink(missing_ok=True)
     best = find_best(so_far.validations)
     orders = Orders(
         states=str(work / "states"),
         save_now=str(work / "save-now"),
         done=so_far.done,
-        total=plan.get("total_steps") if "max_train_epochs" in final else final.get("max_train_steps"),
         counter_start=resume.counter_start if resume else 0,
         resume=str(resume.state) if resume else None,
         exact=resume.exact if resume else False,

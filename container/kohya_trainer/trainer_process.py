@@ -7,6 +7,7 @@ is not on the path, because the trainer has modules of the same names; its paren
 """
 
 import ctypes
+import io
 import os
 import runpy
 import signal
@@ -22,9 +23,19 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def write_whole_lines() -> None:
+    """Several processes write to one output. Unbuffered, a print's newline is written apart from its text, and what
+    another process says comes between them: `total optimization steps: 34` became 342026-11-27.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, write_through=False)
+
+
 def main(script: str, *arguments: str) -> None:
     """Goes on as `python script arguments…` would."""
     die_with_parent()
+    write_whole_lines()
     sys.argv = [script, *arguments]
     sys.path[0] = str(Path(script).parent)
     sys.path.append(str(Path(__file__).resolve().parent.parent))

@@ -151,6 +151,9 @@ class TrainingWatch:
             return
         self._lines.append(line.text)
         self._say(line.text)
+        if self._orders:
+            # Told with each step: what is printed may be torn.
+            return
         if match := _TOTAL.search(line.text):
             self.total = int(match[1])
         if match := _BATCHES.search(line.text):
@@ -175,7 +178,7 @@ class TrainingWatch:
     def _stepped(self, event: Mapping[str, Any]) -> None:
         step, loss, seconds = event["step"], event["loss"], event["seconds"]
         files = [] if self._private else [str(name) for name in event["files"]]
-        self.step = step
+        self.step, self.total = step, event["total"]
         known = self._seconds_per_step
         # The first step includes what the GPU compiles.
         self._seconds_per_step = (

@@ -248,7 +248,7 @@ def test_the_hooks_restore_the_numbers_with_the_first_batch_and_not_again(
     torch.manual_seed(3)
     state = _save(torch, tmp_path / "state")
     expected = [float(number) for number in torch.rand(2)]
-    orders = Orders(states="", save_now="", done=10, total=40, counter_start=2, resume=str(state), exact=True)
+    orders = Orders(states="", save_now="", done=10, counter_start=2, resume=str(state), exact=True)
     accelerator, network = Accelerator(), SimpleNamespace(save_weights=None)
     args = SimpleNamespace(max_train_steps=40, save_every_n_steps=None, validate_every_n_steps=None)
     before_each_batch(accelerator, LoopFollower(orders).before_batch)

@@ -67,7 +67,7 @@ def one_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...
         other: list[float], where_the_next_begins: list[float] = NEITHER, loss: float = 1.0
     ) -> list[dict[str, Any]]:
         orders = Orders(
-            states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"), total=9, save_every=5
+            states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"), save_every=5
         )
         recorder = object()
         batch = {"image_keys": ["a.jpg", "b.jpg"]}
@@ -85,7 +85,7 @@ def one_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...
 def test_a_step_has_the_mean_loss_and_the_images_of_all_processes(one_step: Any) -> None:
     (told,) = one_step(OTHER)
 
-    assert (told["event"], told["loss"], told["images"]) == ("step", 2.0, 3)
+    assert (told["event"], told["total"], told["loss"], told["images"]) == ("step", 9, 2.0, 3)
 
 
 def test_a_state_that_another_host_asks_for_is_saved(one_step: Any) -> None:
@@ -113,7 +113,7 @@ def test_of_a_broken_loss_only_files_of_the_process_are_told_whose_it_is(
 def test_no_state_is_kept_of_weights_whose_validation_is_no_number(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    orders = Orders(states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"), total=9, patience=1)
+    orders = Orders(states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"), patience=1)
     recorder, validation = object(), {"val_timesteps_step": 0, "validation_total_steps": 1}
     loop = the_loop(Accelerator(OTHER, [1.0], [0.0], ASKED), recorder, global_step=1, **validation)
     follower = LoopFollower(orders)

@@ -86,7 +86,6 @@ class Launch:
         self._orders = Orders(
             states=str(folder / "states"),
             save_now=str(folder / "save-now"),
-            total=total,
             samples=True,
             sample_every=options.get("sample_every_n_steps"),
         )

@@ -281,11 +281,10 @@ def test_a_trainer_that_makes_fewer_or_more_steps_fails_though_it_wrote_a_model(
     kept = good.rename(root.path / "good.safetensors")
     shutil.rmtree(root.path / "checkpoints")
     facts = {"learning_rate": 0.1, "seconds": 0.1, "images": 2, "files": [], "gpu_gib": None}
-    event = encode("step", step=last, loss=0.5, **facts)
+    event = encode("step", step=last, total=12, loss=0.5, **facts)
     home = fake_kohya(
         "import shutil, sys, tomllib\n"
         "out = tomllib.load(open(sys.argv[2], 'rb'))['output_dir']\n"
-        "print('  total optimization steps / 学習ステップ数: 12', flush=True)\n"
         f"print({event!r}, flush=True)\n"
         f"shutil.copy({str(kept)!r}, out + '/cats.safetensors')\n"
     )

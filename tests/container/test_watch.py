@@ -50,7 +50,14 @@ def watch(
 
 
 def step(number: int, loss: float, **facts: Any) -> bytes:
-    told = {"learning_rate": 1e-4, "seconds": 0.5, "images": 4, "files": ["a.jpg", "b.jpg"], "gpu_gib": 12.5}
+    told = {
+        "total": 40,
+        "learning_rate": 1e-4,
+        "seconds": 0.5,
+        "images": 4,
+        "files": ["a.jpg", "b.jpg"],
+        "gpu_gib": 12.5,
+    }
     return f"\n{encode('step', step=number, loss=loss, **{**told, **facts})}\n".encode()
 
 
@@ -58,12 +65,21 @@ def test_a_step_is_told_with_smoothed_loss_rate_speed_and_memory(tmp_path: Path)
     said: list[str] = []
     watched = watch(tmp_path, said)
 
-    watched.output(b"  total optimization steps: 4\n" + step(1, 1.0) + step(2, 0.5))
+    watched.output(step(1, 1.0, total=4) + step(2, 0.5, total=4))
 
     assert said[-1] == (
         "progress step=2 total=4 loss=0.75 lr=0.0001 images_per_second=8 gpu_memory_gib=12.5 "
         "seconds_per_step=0.5 eta_seconds=1"
     )
+
+
+def test_what_the_trainer_prints_of_its_steps_is_not_believed_where_they_are_told(tmp_path: Path) -> None:
+    """Of two processes: the line that follows came before the first one's newline."""
+    watched = watch(tmp_path, [])
+
+    watched.output(b"  total optimization steps: 402026-11-27 18:55:12 INFO\n" + step(1, 1.0))
+
+    assert watched.total == 40
 
 
 def test_an_event_behind_a_bar_on_its_line_is_found_and_the_bar_not_counted(tmp_path: Path) -> None:
@@ -103,9 +119,7 @@ def test_a_broken_loss_leaves_the_last_finite_state_and_says_which(tmp_path: Pat
     (state / "optimizer.bin").write_text("finite")
     told = encode("state", step=10, path=str(state), seconds=0.5, batches=40, asked=False)
 
-    watched.output(
-        b"  total optimization steps: 40\n" + step(10, 0.5) + f"{told}\n".encode() + step(11, math.nan)
-    )
+    watched.output(step(10, 0.5) + f"{told}\n".encode() + step(11, math.nan))
 
     assert watched.error is not None
     assert "at step 11" in watched.error.cause
@@ -345,7 +359,7 @@ def test_before_a_save_was_measured_the_first_comes_soon() -> None:
 
 
 def test_orders_arrive_as_they_were_written(tmp_path: Path) -> None:
-    orders = Orders(states="s", save_now="n", done=3, total=9, resume="state", exact=True, patience=2)
+    orders = Orders(states="s", save_now="n", done=3, resume="state", exact=True, patience=2)
 
     orders.write(tmp_path / "orders.json")
 

@@ -29,7 +29,7 @@ class LoopFollower:
     def __init__(self, orders: Orders) -> None:
         self._orders, self._states = orders, StateSaver(orders)
         self._step = orders.done
-        self._total = orders.total
+        self._total = 0
         self._losses: list[float] = []
         self._files: list[str] = []
         self._finite = True
@@ -101,8 +101,8 @@ class LoopFollower:
         orders, args, accelerator = self._orders, loop["args"], loop["accelerator"]
         self.intervals = Intervals(args)
         self._number_models(accelerator.unwrap_model(loop["network"]))
-        # Of a run without a plan the trainer alone knows, from its epochs or its default.
-        total = self._total = self._total or int(args.max_train_steps)
+        # Of the whole run, also after a restart; the trainer computes it from epochs, processes and batches.
+        total = self._total = int(args.max_train_steps)
         if not orders.resume:
             return
         if orders.exact:
@@ -148,6 +148,7 @@ class LoopFollower:
             tell(
                 "step",
                 step=self._step,
+                total=self._total,
                 loss=loss,
                 learning_rate=_learning_rate(loop["optimizer"]),
                 seconds=seconds,
