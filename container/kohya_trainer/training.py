@@ -83,9 +83,11 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     launched = {**variables, **network_variables(machine), **job.base_model.variables, **execution.variables}
     if files.orders:
         launched[orders.VARIABLE] = str(files.orders_file)
-    ended = run_trainer(arguments, job.script.parent, launched, watch)
-    watch.close()
-    log.lines = watch.lines or log.lines
+    try:
+        ended = run_trainer(arguments, job.script.parent, launched, watch)
+        watch.close()
+    finally:
+        log.lines = watch.lines or log.lines
     written = files.output / f"{job.output_name}.safetensors"
     if watch.stopped_early and watch.best:
         shutil.copyfile(watch.best.path, written)

@@ -295,6 +295,19 @@ def test_a_trainer_that_makes_fewer_or_more_steps_fails_though_it_wrote_a_model(
     assert run.failure.startswith(f"The trainer stopped after step {last} of 12.")
 
 
+def test_a_failure_of_the_container_beside_the_trainer_quotes_what_the_trainer_said(
+    root: Any, fake_kohya: Callable[[str], Path]
+) -> None:
+    event = encode("state", step=3, path="/nowhere", seconds=0.1, batches=4, asked=False)
+    home = fake_kohya(f"print('the last that was heard', flush=True)\nprint({event!r}, flush=True)\n")
+
+    run = root.run(home)
+
+    assert run.code == 1
+    assert run.failure.startswith("The training container itself failed (FileNotFoundError: ")
+    assert "the last that was heard" in run.failure
+
+
 def _run_until(root: Any, pattern: str, number: signal.Signals, **start: Any) -> Any:
     """Starts a run and sends the signal once a line matches; returns how it ended."""
     process = root.start(**start)
