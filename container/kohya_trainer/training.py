@@ -28,6 +28,7 @@ from kohya_trainer.trainer_files import write_trainer_files
 from kohya_trainer.watch import TrainingWatch
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+TRACEBACK_LINES = 20
 
 
 def main(variables: Mapping[str, str]) -> int:
@@ -45,7 +46,9 @@ def main(variables: Mapping[str, str]) -> int:
     except TrainingError as error:
         failure = error
     except Exception as error:
-        log.lines.extend(traceback.format_exc().splitlines())
+        log.say(traceback.format_exc())
+        # The failure file has room for these beside what was said before.
+        log.lines.extend(traceback.format_exc().splitlines()[-TRACEBACK_LINES:])
         failure = own_failure(error)
     log.say(f"failure class={failure.kind}\n{failure.cause}\nRemedy: {failure.remedy}")
     if failure.kind == DISK_FULL:

@@ -306,6 +306,8 @@ def test_a_failure_of_the_container_beside_the_trainer_quotes_what_the_trainer_s
     assert run.code == 1
     assert run.failure.startswith("The training container itself failed (FileNotFoundError: ")
     assert "the last that was heard" in run.failure
+    assert "in _keep" in run.failure
+    assert "Traceback" in run.output
 
 
 def _run_until(root: Any, pattern: str, number: signal.Signals, **start: Any) -> Any:
