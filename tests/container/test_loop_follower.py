@@ -66,9 +66,7 @@ def one_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...
     def step(
         other: list[float], where_the_next_begins: list[float] = NEITHER, loss: float = 1.0
     ) -> list[dict[str, Any]]:
-        orders = Orders(
-            states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"), save_every=5
-        )
+        orders = Orders(states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"), save_every=5)
         recorder = object()
         batch = {"image_keys": ["a.jpg", "b.jpg"]}
         loop = the_loop(Accelerator(other, where_the_next_begins), recorder, batch=batch, global_step=1)
