@@ -31,6 +31,10 @@ _REMEDIES = {
 _STOPS = {
     "deadline": "The training was not over at its deadline, so the flow stopped it.",
     "stall": "The training made no step for longer than the stack allows (StallSeconds), so the flow stopped it.",
+    "no-first-step": (
+        "The training made no first step within what the stack allows (StallSeconds), nor within twice the time that "
+        "was quoted for start-up and the encoding of the images, so the flow stopped it."
+    ),
 }
 _STOPPED_BY_THE_FLOW = "Read the training job's log in CloudWatch for what it was doing."
 _RUN_ANEW = "Nothing, or run it again."
@@ -78,7 +82,7 @@ def of_flow(facts: Mapping[str, Any]) -> Failure:
 def of_stop(observation: Mapping[str, Any], requested: Mapping[str, Any] | None = None) -> Failure:
     """Of a training that SageMaker reports as stopped.
 
-    `requested`: what the flow has noted when it stopped the training itself, `{"by": "deadline"|"stall"}`.
+    `requested`: what the flow has noted when it stopped the training itself; its `by` is a key of _STOPS.
     """
     said, remedy, lines = _parts(str(observation.get("reason") or ""))
     cause = _STOPS.get(str((requested or {}).get("by")))

@@ -8,28 +8,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from fine_tuning.observation import Observation
 
 Progress = Mapping[str, Any]
+Stall = Literal["stall", "no-first-step"]
 _TRAINING = "Training"  # secondary status of a job whose container runs
+# Of the time quoted for what comes before the first step; as much is granted to the whole job (quote.py).
+_MARGIN = 2
 
 
 def moved(before: Progress | None, seen: Observation, now: datetime) -> dict[str, Any]:
-    """`{"training_job", "phase", "step", "since"}`: `since` is when the training was last seen to move."""
+    """`{"training_job", "phase", "step", "since", "stepped"}`.
+
+    `since` is when the training was last seen to move; `stepped`, whether a step was seen in this phase: after a spot
+    interruption the last step before it is still the latest, while everything is prepared anew.
+    """
     here = {"training_job": seen.training_job, "phase": seen.secondary_status, "step": seen.step}
     if before is not None and not seen.metrics_read:
         here["step"] = before.get("step")
     if before is not None and all(before.get(name) == value for name, value in here.items()):
         return dict(before)
-    return {**here, "since": now.isoformat(timespec="seconds")}
+    last = before if before is not None and before.get("training_job") == seen.training_job else {}
+    stepped = here["step"] not in (None, last.get("step"))
+    stepped = stepped or (last.get("phase") == here["phase"] and _has_stepped(last))
+    return {**here, "since": now.isoformat(timespec="seconds"), "stepped": stepped}
 
 
-def is_stalled(progress: Progress, seen: Observation, now: datetime, limit: timedelta) -> bool:
-    """Whether the container runs and has made no step for that long."""
-    can_tell = seen.status == "Executing" and seen.secondary_status == _TRAINING and seen.metrics_read
-    return can_tell and now - datetime.fromisoformat(progress["since"]) >= limit
+def stall(
+    progress: Progress, seen: Observation, now: datetime, limit: timedelta, quoted: timedelta
+) -> Stall | None:
+    """Why a training whose container runs should be stopped: it has made no step for too long.
+
+    Args:
+        limit: between two steps, and before the first.
+        quoted: for start-up and the encoding of every image; the first step may take twice as long, if that is more.
+    """
+    if seen.status != "Executing" or seen.secondary_status != _TRAINING or not seen.metrics_read:
+        return None
+    still = now - datetime.fromisoformat(progress["since"])
+    if _has_stepped(progress):
+        return "stall" if still >= limit else None
+    return "no-first-step" if still >= max(limit, _MARGIN * quoted) else None
+
+
+def _has_stepped(progress: Progress) -> bool:
+    """Of a record that an older version wrote: whether a step is known."""
+    return bool(progress.get("stepped", progress.get("step") is not None))
 
 
 def milestone(before: Progress | None, seen: Observation, milestones: Sequence[int]) -> int | None:

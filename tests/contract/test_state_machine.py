@@ -206,6 +206,11 @@ def test_the_watcher_is_handed_the_task_token() -> None:
             assert "$states.context.Task.Token" in json.dumps(state["Arguments"]), name
 
 
+def test_a_look_is_told_what_the_present_attempt_trains_on() -> None:
+    """How long its first step may take, and how long it may wait and train, is the rung's."""
+    assert state_machine()["States"]["WatchTraining"]["Arguments"]["Payload"]["rung"] == "{% $rung %}"
+
+
 def test_the_template_substitutes_exactly_what_the_definition_expects() -> None:
     (machine,) = resources("AWS::Serverless::StateMachine").values()
     assert set(machine["DefinitionSubstitutions"]) == substitutions()

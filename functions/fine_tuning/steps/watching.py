@@ -17,7 +17,7 @@ from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.aws.training import Training
 from fine_tuning.observation import Observation
-from fine_tuning.progress import Progress, is_stalled, milestone, moved
+from fine_tuning.progress import Progress, milestone, moved, stall
 from fine_tuning.run import Run
 from fine_tuning.settings import Settings
 from fine_tuning.steps.telling import tell_in_passing
@@ -37,6 +37,7 @@ def watch(
     pipeline_execution_arn: str,
     token: str,
     deadline: datetime,
+    rung: Mapping[str, Any],
     now: datetime,
     settings: Settings,
     records: RunRecords,
@@ -47,6 +48,9 @@ def watch(
 
     Past the deadline, or when no step was made for too long, the pipeline execution is stopped; its end then
     answers the token. A look that comes so late that a later `attempt` is watched leaves the record to that one.
+
+    Args:
+        rung: what is trained on, as planned; empty in a flow that an older version of this stack started.
     """
     kept = {"task_token": token, **pipeline_execution.attributes(pipeline_execution_arn)}
     records.advance(run.run_id, "TRAINING", kept, attempt)
@@ -55,8 +59,9 @@ def watch(
     record = {**records.find(run.run_id), **kept}
     watched, progress = _look(record, now, settings, records, training)
     limit = timedelta(seconds=settings.stall_seconds)
-    if is_stalled(progress, watched.observation, now, limit):
-        _stop("stall", run, pipeline_execution_arn, now, records, training)
+    quoted = timedelta(seconds=rung.get("fixed_seconds", 0))
+    if why := stall(progress, watched.observation, now, limit, quoted):
+        _stop(why, run, pipeline_execution_arn, now, records, training)
     return watched
 
 

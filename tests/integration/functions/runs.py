@@ -18,6 +18,8 @@ SUMMARY = {
     "estimated_seconds": 300,
     "estimated_cost_usd": 0.26,
 }
+# The part of a rung that a look is told of.
+RUNG = {"spot": False, "max_runtime_seconds": 2400, "fixed_seconds": 305}
 
 
 def planned(

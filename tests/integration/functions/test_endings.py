@@ -241,6 +241,7 @@ def test_the_outcome_of_statuses_that_the_sdk_does_not_know(
         ("Stopped", None, "by a person"),
         ("Stopped", {"by": "deadline"}, "at its deadline"),
         ("Stopped", {"by": "stall"}, "made no step"),
+        ("Stopped", {"by": "no-first-step"}, "made no first step within"),
         ("MaxRuntimeExceeded", None, "reached its time limit"),
     ],
 )

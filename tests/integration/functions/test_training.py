@@ -17,7 +17,7 @@ from botocore.stub import Stubber
 from fine_tuning.aws import sdk
 from tests.functions_data import event
 from tests.integration.functions.conftest import Stack
-from tests.integration.functions.runs import planned
+from tests.integration.functions.runs import RUNG, planned
 from tests.integration.functions.sagemaker_answers import EXECUTION, JOB, expects_stop, looks
 
 
@@ -40,6 +40,7 @@ def watch(
     deadline: datetime | None = None,
     token: str = "t1",
     attempt: int = 1,
+    rung: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     moment = deadline or datetime.now(UTC) + timedelta(hours=1)
     payload = {
@@ -47,6 +48,7 @@ def watch(
         "pipeline_execution_arn": EXECUTION,
         "token": token,
         "deadline": moment.isoformat(),
+        "rung": rung or RUNG,
         "attempt": attempt,
     }
     return watch_training.handler(payload, stack.context)

@@ -10,14 +10,16 @@ from typing import Any
 import claim_identity
 import observe_training
 import pytest
+import watch_training
 from botocore.stub import Stubber
 
 from fine_tuning.aws import deployment, sdk
 from fine_tuning.aws.training import Training
+from fine_tuning.quote import quote
 from tests.functions_data import IMAGE, event
 from tests.integration.functions import quick_dynamodb
 from tests.integration.functions.conftest import ACCOUNT, REGION, Stack
-from tests.integration.functions.runs import planned, starting
+from tests.integration.functions.runs import RUNG, planned, starting
 from tests.integration.functions.sagemaker_answers import EXECUTION, expects_stop, looks
 from tests.integration.functions.test_training import answered, watch  # noqa: F401
 
@@ -151,6 +153,50 @@ def test_a_training_without_a_new_step_for_too_long_is_stopped_and_the_record_sa
 
     sagemaker.assert_no_pending_responses()
     assert stack.record(run["run_id"])["stop_requested"]["by"] == "stall"
+
+
+def test_a_training_that_encodes_thousands_of_images_is_waited_for_as_its_plan_quotes(
+    stack: Stack, sagemaker: Stubber, at: Callable[[datetime], None]
+) -> None:
+    """5,000 images on an A10G: the quote has more than three hours before the first step."""
+    large = quote("ml.g5.8xlarge", 2000, 5000, (1024, 1024), {})
+    rung, run, begin = {**RUNG, "fixed_seconds": large.fixed_seconds}, starting(stack), datetime.now(UTC)
+    assert large.fixed_seconds > 3 * 3600
+
+    def look(minutes: float) -> None:
+        at(begin + timedelta(minutes=minutes))
+        looks(sagemaker, "Executing")
+        if minutes * 60 >= 2 * large.fixed_seconds:
+            expects_stop(sagemaker)
+        watch(stack, run, begin + timedelta(days=1), rung=rung)
+
+    for minutes in (0, 60, 2 * large.fixed_seconds / 60 - 1):
+        look(minutes)
+    assert "stop_requested" not in stack.record(run["run_id"])
+
+    look(2 * large.fixed_seconds / 60)
+
+    sagemaker.assert_no_pending_responses()
+    assert stack.record(run["run_id"])["stop_requested"]["by"] == "no-first-step"
+
+
+def test_given_a_flow_of_before_this_version_then_a_first_step_is_waited_for_as_the_stack_allows(
+    stack: Stack, sagemaker: Stubber, at: Callable[[datetime], None]
+) -> None:
+    run, begin = starting(stack), datetime.now(UTC)
+    payload = {
+        "run": run,
+        "pipeline_execution_arn": EXECUTION,
+        "token": "t1",
+        "deadline": "2999-01-01T00:00:00Z",
+    }
+    looks(sagemaker, "Executing")
+    watch_training.handler(payload, stack.context)
+    at(begin + timedelta(minutes=61))
+    looks(sagemaker, "Executing")
+    expects_stop(sagemaker)
+    watch_training.handler(payload, stack.context)
+    sagemaker.assert_no_pending_responses()
 
 
 def test_past_the_deadline_the_record_says_why_it_was_stopped(stack: Stack, sagemaker: Stubber) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from fine_tuning.instances import Prices
 from fine_tuning.observation import Observation, observe
-from fine_tuning.progress import is_stalled, milestone, moved
+from fine_tuning.progress import Stall, milestone, moved, stall
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
-LIMIT = timedelta(hours=1)
+LIMIT, QUOTED = timedelta(hours=1), timedelta(hours=3)
 
 
 def seen(step: int | None = 10, phase: str = "Training", **changes: Any) -> Observation:
@@ -24,7 +24,7 @@ def seen(step: int | None = 10, phase: str = "Training", **changes: Any) -> Obse
     )
 
 
-def stalled(*looks: tuple[int, Observation]) -> bool:
+def stalled(*looks: tuple[int, Observation], quoted: timedelta = QUOTED) -> Stall | None:
     """Of looks at the training, each so many minutes after the first."""
     progress, last = None, None
     for minutes, observation in looks:
@@ -32,13 +32,39 @@ def stalled(*looks: tuple[int, Observation]) -> bool:
         progress, last = moved(progress, observation, at), (observation, at)
     assert progress is not None
     assert last is not None
-    return is_stalled(progress, last[0], last[1], LIMIT)
+    return stall(progress, last[0], last[1], LIMIT, quoted)
 
 
 def test_a_training_without_a_new_step_is_stalled_after_the_limit() -> None:
     assert not stalled((0, seen()), (59, seen()))
-    assert stalled((0, seen()), (30, seen()), (60, seen()))
-    assert stalled((0, seen(step=None)), (60, seen(step=None)))
+    assert stalled((0, seen()), (30, seen()), (60, seen())) == "stall"
+
+
+def test_before_the_first_step_twice_the_quoted_time_is_waited_for_it() -> None:
+    """Every image is encoded then, which takes hours where there are thousands, and no step is made."""
+    preparing = seen(step=None)
+    assert not stalled((0, preparing), (60, preparing), (359, preparing))
+    assert stalled((0, preparing), (60, preparing), (360, preparing)) == "no-first-step"
+    # What is quoted for a small dataset is no reason to be less patient.
+    quick = timedelta(minutes=5)
+    assert not stalled((0, preparing), (59, preparing), quoted=quick)
+    assert stalled((0, preparing), (60, preparing), quoted=quick) == "no-first-step"
+    # The first step is one: from here on the next is waited for.
+    assert stalled((0, preparing), (300, seen(1)), (360, seen(1))) == "stall"
+
+
+def test_after_an_interruption_the_step_that_was_made_before_it_is_not_taken_for_one() -> None:
+    reclaimed = ((0, seen()), (1, seen(11)), (10, seen(11, "Interrupted")), (20, seen(11)))
+    assert not stalled(*reclaimed, (379, seen(11)))
+    assert stalled(*reclaimed, (380, seen(11))) == "no-first-step"
+    assert stalled(*reclaimed, (300, seen(5)), (360, seen(5))) == "stall"
+
+
+def test_a_movement_that_an_older_version_has_recorded_is_judged_by_its_step() -> None:
+    progress = {"training_job": "j", "phase": "Training", "since": NOW.isoformat()}
+    after = NOW + LIMIT
+    assert stall({**progress, "step": 10}, seen(), after, LIMIT, QUOTED) == "stall"
+    assert stall({**progress, "step": None}, seen(step=None), after, LIMIT, QUOTED) is None
 
 
 def test_each_step_and_each_phase_begins_the_time_anew() -> None:
