@@ -148,11 +148,14 @@ def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 # Values that the trainer's own graphical interface writes for "the default", and its parser would refuse.
-_SPELT_OUT_DEFAULTS = {"max_token_length": (75, "75")}
+_SPELT_OUT_DEFAULTS = {"max_token_length": (75, "75"), "dynamo_backend": ("no",)}
 
 
 def _drop_spelt_out_defaults(given: dict[str, Any], where: str) -> list[Finding]:
     findings: list[Finding] = []
+    if given.get("dynamo_backend") in _SPELT_OUT_DEFAULTS["dynamo_backend"]:
+        # With that backend it compiles nothing (train_util.py, prepare_accelerator).
+        given.pop("torch_compile", None)
     for name, values in _SPELT_OUT_DEFAULTS.items():
         if given.get(name) in values:
             message = f"The option {name} is {given.pop(name)}, the trainer's default; it is left out."

@@ -66,6 +66,10 @@ _OVERRIDDEN = {
     ),
     "pretrained_model_name_or_path": "the manifest's `base_model` decides",
     "sample_prompts": "the manifest's `sample_prompts` decide",
+    **dict.fromkeys(
+        ("log_config", "log_prefix", "log_tracker_name", "log_with", "wandb_run_name"),
+        "progress and loss are CloudWatch metrics",
+    ),
     **dict.fromkeys(_CAPTION_EXTENSION, "captions with this and other extensions are staged as .txt"),
 }
 _FIXED_VALUES = {"save_model_as": "safetensors"}  # .ckpt and .pt are pickles: opening one runs code
@@ -159,22 +163,14 @@ def _judge(name: str, value: Any, where: str) -> Finding | None:
         return error(
             "option-invalid", where, message, f"Rename the captions to end in {CAPTION_EXTENSIONS[0]}."
         )
+    if name == "log_with" and value in _TRACKERS_THAT_UPLOAD:
+        message = f"The option log_with is refused: {value} sends the run to a service outside."
+        return error("option-refused", where, message, "Remove it; progress and loss are CloudWatch metrics.")
     if name in _OVERRIDDEN:
         return note("option-overridden", where, f"The option {name} is not used: {_OVERRIDDEN[name]}.")
     if name in _FIXED_VALUES and value != _FIXED_VALUES[name]:
         message = f"The option {name} is always {_FIXED_VALUES[name]}."
         return note("option-overridden", where, message)
-    if name == "log_with":
-        if value in _TRACKERS_THAT_UPLOAD:
-            message = f"The option log_with is refused: {value} sends the run to a service outside."
-            return error(
-                "option-refused", where, message, "Remove it; progress and loss are CloudWatch metrics."
-            )
-        return note(
-            "option-overridden",
-            where,
-            "The option log_with is not used: progress and loss are CloudWatch metrics.",
-        )
     if name == "output_name" and ("/" in value or "\\" in value or value.startswith(".")):
         return error(
             "option-refused", where, "The option output_name is refused: it is a path.", "Use a plain name."

@@ -25,12 +25,18 @@ _TABLES = Path(__file__).with_name("kohya_options")
 
 @dataclass(frozen=True)
 class Option:
-    """One option as the trainer declares it. `takes_list`: its argument may be repeated (nargs)."""
+    """One option as the trainer declares it.
+
+    Attributes:
+        takes_list: its argument may be repeated (nargs).
+        default: what counts where nothing is said; None where that is nothing, or said elsewhere.
+    """
 
     name: str
     type: str
     takes_list: bool
     choices: tuple[Any, ...]
+    default: Any = None
 
 
 @cache
@@ -38,7 +44,7 @@ def table(kohya_version: str) -> Mapping[str, Option]:
     """Option name → Option, of a kohya_ss tag such as `v25.2.2`."""
     declared: dict[str, dict[str, Any]] = _read(kohya_version)["options"]
     return {
-        name: Option(name, one["type"], "nargs" in one, tuple(one.get("choices", ())))
+        name: Option(name, one["type"], "nargs" in one, tuple(one.get("choices", ())), one.get("default"))
         for name, one in declared.items()
     }
 
@@ -91,8 +97,14 @@ def check(
 
 # What the graphical interface and the original 2024 sample write into a TOML, and why the trainer never reads it.
 _WITHOUT_EFFECT = {
-    "conv_dim": 'it is an argument of the network: network_args = ["conv_dim=…"]',
-    "conv_alpha": 'it is an argument of the network: network_args = ["conv_alpha=…"]',
+    **{
+        name: f'it is an argument of the network: network_args = ["{name}=…"]'
+        for name in (
+            *("conv_dim", "conv_alpha"),
+            *("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"),
+        )
+    },
+    "epoch": "the graphical interface computes max_train_steps with it, which counts, as max_train_epochs does",
     "unit": 'it is an argument of networks.dylora: network_args = ["unit=…"]',
     "train_on_input": "it belongs to LyCORIS' iA3, which is not used here",
     "model_list": "it is the graphical interface's own list of base models",
@@ -130,9 +142,10 @@ def _single(option: Option, value: Any) -> Any:
 
 
 def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
+    # The graphical interface writes one of its flags as 1 (lora_gui.py, persistent_data_loader_workers).
+    if not isinstance(value, int) or value not in (0, 1):
         raise ValueError("it must be true or false")
-    return value
+    return bool(value)
 
 
 def _text(value: Any) -> str:

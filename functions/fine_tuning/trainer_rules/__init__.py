@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from fine_tuning import options
 from fine_tuning.findings import Finding, error, warning
 from fine_tuning.trainer_rules.contradictions import CONTRADICTIONS, OLDER_RULES
 from fine_tuning.trainer_rules.facts import Values, takers
@@ -27,8 +28,12 @@ def judge(values: Values, written: Mapping[str, str], kohya_version: str) -> Ite
     Args:
         written: option → the file in which a user set it. What only a preset says is not the user's fault.
     """
+    table = options.table(kohya_version)
+    # The graphical interface writes every default; what does nothing and says nothing else than one misleads nobody.
+    spelt_out = {name for name in written if name in table and values.get(name) == table[name].default}
     for rule in RULES + (OLDER_RULES if kohya_version.startswith("v22.") else ()):
-        named = [name for name in rule.options if name in written]
+        silent = spelt_out if rule.code == "options-ignored" else ()
+        named = [name for name in rule.options if name in written and name not in silent]
         if named and rule.broken(values):
             make = error if rule.code == "options-contradict" else warning
             yield make(rule.code, written[named[0]], rule.message, rule.remedy)

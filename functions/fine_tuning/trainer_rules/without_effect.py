@@ -17,7 +17,9 @@ IGNORED = (
     ignored(
         "dataset_repeats", lambda v: True, "in folders", "Name folders <repeats>_<token>, or set `repeats`."
     ),
-    ignored("clip_skip", lambda v: True, "in SDXL, whose text encoders are read at fixed layers"),
+    ignored(
+        "clip_skip", lambda v: v["clip_skip"] > 1, "in SDXL, whose text encoders are read at fixed layers"
+    ),
     ignored(
         "keep_tokens", lambda v: not takes_captions_apart(v), "where captions are not shuffled or dropped"
     ),
@@ -108,9 +110,5 @@ IGNORED = (
             *("zero_stage", "zero3_init_flag", "zero3_save_16bit_model", "offload_optimizer_device"),
             *("offload_param_device", "fp16_master_weights_and_gradients"),
         )
-    ),
-    *(
-        ignored(name, lambda v: True, "here: progress and loss are CloudWatch metrics")
-        for name in ("log_prefix", "log_tracker_name", "wandb_run_name", "log_config")
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from fine_tuning.manifest import Manifest
 from tests.functions_data import EVENTS, REPOSITORY
 
 VERSIONS = ["v25.2.2", "v22.6.2"]
+DATA = Path(__file__).with_name("data")
 PRESETS = ["sdxl-character", "sdxl-style", "sdxl-object", "sample-2024"]
 
 
@@ -99,7 +101,8 @@ def test_a_version_without_a_table_is_named() -> None:
         ("network_dim", True),
         ("network_dim", 0),
         ("learning_rate", "fast"),
-        ("cache_latents", 1),
+        ("cache_latents", 2),
+        ("cache_latents", "true"),
         ("mixed_precision", "fp32"),
         ("max_token_length", 100),
         ("resolution", [1024, 1024]),
@@ -130,6 +133,8 @@ def test_a_toml_may_write_what_is_no_number(bad: float) -> None:
         ("network_alpha", 8, 8),
         ("optimizer_args", "weight_decay=0.1", ["weight_decay=0.1"]),
         ("text_encoder_lr", 1e-5, [1e-5]),
+        ("cache_latents", 1, True),
+        ("cache_latents", 0, False),
     ],
 )
 def test_a_value_in_another_writing_is_understood(name: str, value: Any, resolved: Any) -> None:
@@ -185,15 +190,39 @@ def test_an_option_that_reaches_further_than_training_is_refused(name: str, valu
         ("sample_prompts", "/x"),
         ("pretrained_model_name_or_path", "/x"),
         ("log_with", "tensorboard"),
+        ("log_prefix", "x"),
+        ("log_tracker_name", "x"),
+        ("log_config", True),
+        ("wandb_run_name", "x"),
         ("save_model_as", "ckpt"),
         ("caption_extension", ".caption"),
         ("max_token_length", 75),
+        ("dynamo_backend", "no"),
     ],
 )
 def test_an_option_of_another_machine_is_overridden_with_a_note(name: str, value: Any) -> None:
     resolved = resolve({name: value})
     assert told(resolved) == [("note", "option-overridden", "manifest.json")]
     assert resolved.values.get(name) != value
+
+
+def test_what_the_graphical_interface_writes_is_taken() -> None:
+    """Written by kohya_ss v25.2.2's own lora_gui.py, with its defaults for SDXL and `Persistent data loader` ticked."""
+    resolved = resolve(toml=(DATA / "gui-v25.2.2.toml").read_text(encoding="utf-8"))
+    said = {(finding.severity, finding.message.split()[2]) for finding in resolved.findings}
+    assert {name for severity, name in said if severity == "warning"} == {
+        *("epoch", "max_bucket_reso", "noise_offset_type"),
+    }
+    assert "error" not in {severity for severity, _ in said}
+    assert resolved.values["persistent_data_loader_workers"] is True
+    assert "dynamo_backend" not in resolved.values
+    assert (resolved.values["network_dim"], resolved.layers[1]["max_train_steps"]) == (8, 1600)
+
+
+def test_a_backend_that_compiles_nothing_is_not_compiled_with_another() -> None:
+    resolved = resolve({"dynamo_backend": "no", "torch_compile": True})
+    assert told(resolved) == [("note", "option-overridden", "manifest.json")]
+    assert not {"dynamo_backend", "torch_compile"} & set(resolved.values)
 
 
 def test_empty_values_say_nothing() -> None:
