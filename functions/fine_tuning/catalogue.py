@@ -224,8 +224,14 @@ _LAYOUT = {
         "Scale the images down, take out what is not trained on, or raise TrainingVolumeSizeInGB.",
     ),
     "layout-unclear": _error(
-        "Images lie in several folders, none of which says how often to repeat its images.",
-        "Name each folder <repeats>_<token>, or put all images beside the manifest.",
+        "Images lie in several folders, none of which says how often to repeat its images; or the folders that say so "
+        "do not lie side by side.",
+        "Name each folder <repeats>_<token>, side by side, or put all images beside the manifest.",
+    ),
+    "layout-guessed": _warning(
+        "The only folder of images has a name that seems to say repeats, but not as the trainer reads them; the "
+        "manifest's `repeats`, or 10, are taken.",
+        "Name it <repeats>_<token>, or write `repeats` into the manifest.",
     ),
     "folder-without-token": _note(
         "A folder's name says repeats but no token: its images without a caption would have no text at all. "

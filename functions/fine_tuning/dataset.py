@@ -10,7 +10,6 @@ from fine_tuning import buckets
 from fine_tuning.caption_check import SHORTEST_LIMIT
 from fine_tuning.file_kinds import CAPTION_EXTENSIONS
 from fine_tuning.findings import Finding, error, warning
-from fine_tuning.inspection import REGULARIZATION_FOLDER
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.layout import Layout
 from fine_tuning.paths import is_plain
@@ -42,9 +41,7 @@ def judge(
     findings = [*_names(files), *_space(files, layout, values, volume_gb), *_duplicates(layout)]
     if nothing := _nothing_to_train_on(files, layout):
         return [*findings, nothing]
-    used = {placed.source for folder in layout.folders for placed in folder.files}
-    captions = [file for file in files if file.kind == "caption" and file.path in used]
-    return [*findings, *_sizes(layout, values), *_captions(captions, values, trigger_word)]
+    return [*findings, *_sizes(layout, values), *_captions(files, layout, values, trigger_word)]
 
 
 def _nothing_to_train_on(files: Sequence[InspectedFile], layout: Layout) -> Finding | None:
@@ -170,8 +167,12 @@ def _size(
 
 
 def _captions(
-    captions: Sequence[InspectedFile], values: Mapping[str, Any], trigger_word: str | None
+    files: Sequence[InspectedFile], layout: Layout, values: Mapping[str, Any], trigger_word: str | None
 ) -> Iterator[Finding]:
+    of_subject = {
+        placed.source: not folder.is_regularization for folder in layout.folders for placed in folder.files
+    }
+    captions = [file for file in files if file.kind == "caption" and file.path in of_subject]
     most = values.get("max_token_length") or SHORTEST_LIMIT
     added = f"{values.get('caption_prefix', '')} {values.get('caption_suffix', '')}".casefold()
     expects_trigger = trigger_word is not None and trigger_word.casefold() not in added
@@ -180,7 +181,7 @@ def _captions(
             message = f"The caption has {caption.tokens} tokens of CLIP; the trainer reads the first {most}."
             remedy = "Shorten it" + (", or set max_token_length to 150 or 225." if most < 225 else ".")
             yield warning("caption-too-long", caption.path, message, remedy)
-        if expects_trigger and caption.lacks_trigger and not caption.path.startswith(REGULARIZATION_FOLDER):
+        if expects_trigger and caption.lacks_trigger and of_subject[caption.path]:
             message = f"The caption does not hold the trigger word '{trigger_word}'."
             remedy = "Write it into the caption, or set caption_prefix, or leave trigger_word out."
             yield warning("caption-without-trigger-word", caption.path, message, remedy)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
-from fine_tuning import caption_check, image_check
+from fine_tuning import caption_check, folder_names, image_check
 from fine_tuning.file_kinds import (
     CAPTION_EXTENSIONS,
     OTHER_IMAGE_EXTENSIONS,
@@ -21,7 +21,6 @@ from fine_tuning.manifest import DeclaredFile
 from fine_tuning.run import TOML_NAME
 
 LARGEST_FILE = 100 * 1024 * 1024  # bytes; one file is held in memory, beside what it decodes to
-REGULARIZATION_FOLDER = "reg/"
 
 
 def inspect(
@@ -75,7 +74,7 @@ def captions_missing(files: Sequence[InventoryFile]) -> list[Finding]:
         )
         for file in files
         if kind_of(file.path) == "image"
-        and not file.path.startswith(REGULARIZATION_FOLDER)
+        and not folder_names.is_for_regularization(str(PurePosixPath(file.path).parent))
         and pair_of(file.path) not in described
     ]
 

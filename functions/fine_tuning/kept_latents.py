@@ -13,8 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from fine_tuning import latent_options
-from fine_tuning.inspection import REGULARIZATION_FOLDER
+from fine_tuning import folder_names, latent_options
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.run import Run, checkpoints_of
 
@@ -56,7 +55,7 @@ def are_read(plan: Mapping[str, Any], files: Iterable[InspectedFile], options: M
     trained_on = {
         file["source"]
         for folder in plan["layout"]
-        if not folder["folder"].startswith(REGULARIZATION_FOLDER)
+        if not folder["folder"].startswith(folder_names.REGULARIZATION_FOLDER)
         for file in folder["files"]
     }
     count = sum(file.kind == "image" and file.path in trained_on for file in files)

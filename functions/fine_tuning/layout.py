@@ -7,24 +7,17 @@ passed over in silence, and a dataset that is one flat folder becomes such a fol
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from fine_tuning.findings import Finding, error, note, warning
-from fine_tuning.inspection import REGULARIZATION_FOLDER
+from fine_tuning import folder_names
+from fine_tuning.findings import Finding, error, has_errors, note, warning
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.placement import Placement, place
 
-_REPEATS_FOLDER = re.compile(r"0*([1-9][0-9]{0,4})(?:_(.*))?", re.DOTALL)
-# What people name folders that the trainer passes over: "10 cat", "10-cat", "x10_cat", "cat_10".
-_NEARLY_REPEATS = (
-    re.compile(r"[xX×]?(?P<repeats>[0-9]{1,4})[xX×]?[ ._-]+(?P<token>.+)"),
-    re.compile(r"(?P<token>.+?)[ ._-]+[xX×]?(?P<repeats>[0-9]{1,4})[xX×]?"),
-)
 _ANY_TOKEN = "subject"
 
 
@@ -46,7 +39,7 @@ class TrainingFolder:
 
     @property
     def is_regularization(self) -> bool:
-        return self.name.startswith(REGULARIZATION_FOLDER)
+        return self.name.startswith(folder_names.REGULARIZATION_FOLDER)
 
     def as_document(self) -> dict[str, Any]:
         return {"folder": self.name, "files": [{"source": f.source, "target": f.target} for f in self.files]}
@@ -71,6 +64,7 @@ def lay_out(
     trigger_word: str | None,
     caption_extension: str,
     preferred_captions: str | None = None,
+    repeats_given: bool = False,
 ) -> Layout:
     """The trainer's folders for these files.
 
@@ -81,22 +75,23 @@ def lay_out(
             manifest gives none.
         caption_extension: what every caption is named for the trainer, which looks for one extension only.
         preferred_captions: the extension of those that count where an image has several.
+        repeats_given: whether the manifest says `repeats`, so that those of a flat folder are no guess.
     """
     by_folder: dict[str, list[InspectedFile]] = defaultdict(list)
     for file in files:
         if file.kind != "other":
             by_folder[str(PurePosixPath(file.path).parent)].append(file)
-    named = {folder: parsed for folder in by_folder if (parsed := _repeats_of(folder)) is not None}
-    findings: list[Finding] = []
     token = trigger_word or _ANY_TOKEN
-    folders = {folder: (_with_token(folder, token, named), count) for folder, count in named.items()}
-    if not any(not _is_regularization(folder) and _has_images(by_folder[folder]) for folder in named):
-        flat, problem = _flat_folder(by_folder, named)
-        if flat is not None:
-            folders[flat] = (f"{repeats}_{token}", repeats)
-        findings += problem
-    if not findings:
-        findings += _outside(by_folder, folders)
+    folders: dict[str, tuple[str, int]] = {}
+    home, findings = _home(by_folder)
+    if home is None and not findings:
+        home, findings = _flat_folder(by_folder)
+        if home is not None:
+            folders[home] = (f"{repeats}_{token}", repeats)
+            findings += [] if repeats_given else _guessed(home, *folders[home])
+    folders |= _named(by_folder, home or ".", token)
+    if not has_errors(findings):
+        findings += _outside(by_folder, folders, home or ".")
     findings += _without_token(folders)
     built: list[TrainingFolder] = []
     for folder, (name, count) in sorted(folders.items()):
@@ -110,65 +105,92 @@ def lay_out(
     return Layout(tuple(built), tuple(findings + _too_many_regularization_images(built)))
 
 
-def _repeats_of(folder: str) -> int | None:
-    """The repeats that a folder's name says, None for a folder that the trainer passes over."""
-    parts = folder.split("/")
-    if parts[0] == "reg" and len(parts) == 2:
-        parts = parts[1:]
-    match = _REPEATS_FOLDER.fullmatch(parts[0]) if len(parts) == 1 else None
-    return int(match[1]) if match else None
+def _home(by_folder: Mapping[str, Sequence[InspectedFile]]) -> tuple[str | None, list[Finding]]:
+    """Where the folders lie that say their repeats: beside the manifest, or in one folder such as kohya_ss' `img`.
+
+    None where none says them, and where they lie in several of which none holds all.
+    """
+    parents = sorted(
+        {
+            str(PurePosixPath(folder).parent)
+            for folder, files in by_folder.items()
+            if folder_names.repeats_of(folder) is not None and _may_be_trained_on(folder, files)
+        }
+    )
+    homes = [home for home in parents if all(folder_names.is_within(other, home) for other in parents)]
+    if homes or not parents:
+        return next(iter(homes), None), []
+    message = f"Folders named <repeats>_<token> lie in {len(parents)} folders: {_listed(parents)}."
+    remedy = "Put those to train on into one folder, or beside the manifest."
+    return None, [error("layout-unclear", "", message, remedy)]
 
 
-def _is_regularization(folder: str) -> bool:
-    return f"{folder}/".startswith(REGULARIZATION_FOLDER)
-
-
-def _has_images(files: Iterable[InspectedFile]) -> bool:
-    return any(file.kind == "image" for file in files)
-
-
-def _flat_folder(
-    by_folder: dict[str, list[InspectedFile]], named: dict[str, int]
-) -> tuple[str | None, list[Finding]]:
+def _flat_folder(by_folder: Mapping[str, Sequence[InspectedFile]]) -> tuple[str | None, list[Finding]]:
     """The one folder that stands for the dataset when none says its repeats.
 
     The manifest's own, or the only other.
     """
-    candidates = [
-        folder
-        for folder, files in by_folder.items()
-        if folder not in named and not _is_regularization(folder) and _has_images(files)
-    ]
+    candidates = sorted(folder for folder, files in by_folder.items() if _may_be_trained_on(folder, files))
     if "." in candidates:
         return ".", []
-    if len(candidates) == 1:
-        return candidates[0], []
-    if not candidates:
-        return None, []
-    message = (
-        f"The images lie in {len(candidates)} folders, none of which says how often to repeat its images."
-    )
-    remedy = (
-        "Name each folder <repeats>_<token>, for example 10_sks cat, or put all images beside the manifest."
-    )
+    if len(candidates) <= 1:
+        return next(iter(candidates), None), []
+    where = f"The images lie in {len(candidates)} folders"
+    message = f"{where}, none of them named <repeats>_<token>: {_listed(candidates)}."
+    example = next(filter(None, map(folder_names.almost, candidates)), "10_sks cat")
+    remedy = f"Name each folder so, for example {example}, or put all images beside the manifest."
     return None, [error("layout-unclear", "", message, remedy)]
 
 
-def _with_token(folder: str, token: str, named: Iterable[str]) -> str:
+def _named(by_folder: Iterable[str], home: str, token: str) -> dict[str, tuple[str, int]]:
+    """Folder → its name for the trainer and its repeats: those in `home`, and the nearest `reg` beside or above it."""
+    regularized = {folder: folder_names.regularizes(folder) for folder in by_folder}
+    nearest = max(
+        (of for of in regularized.values() if of and folder_names.is_within(home, of)), default="", key=len
+    )
+    found: dict[str, tuple[str, int]] = {}
+    for folder, of in regularized.items():
+        repeats = folder_names.repeats_of(folder)
+        if repeats is None:
+            continue
+        name = PurePosixPath(folder).name
+        if of and of == nearest:
+            found[folder] = (f"{folder_names.REGULARIZATION_FOLDER}{name}", repeats)
+        elif str(PurePosixPath(folder).parent) == home and not folder_names.is_for_regularization(folder):
+            found[folder] = (name, repeats)
+    taken = {name for name, _ in found.values()}
+    for folder, (name, repeats) in found.items():
+        if folder_names.is_number(name):
+            found[folder] = (_with_token(name, token, taken), repeats)
+            taken.add(found[folder][0])
+    return found
+
+
+def _may_be_trained_on(folder: str, files: Iterable[InspectedFile]) -> bool:
+    return not folder_names.is_for_regularization(folder) and any(file.kind == "image" for file in files)
+
+
+def _with_token(number: str, token: str, taken: Collection[str]) -> str:
     """A folder that is named by a number alone gets a token: without one its images have no text at all."""
-    if not _is_number(folder):
-        return folder
-    name = f"{folder.rstrip('_')}_{_ANY_TOKEN if _is_regularization(folder) else token}"
-    while name in named:
+    is_regularization = number.startswith(folder_names.REGULARIZATION_FOLDER)
+    name = f"{number.rstrip('_')}_{_ANY_TOKEN if is_regularization else token}"
+    while name in taken:
         name += " again"
     return name
 
 
-def _is_number(folder: str) -> bool:
-    return folder.rpartition("/")[2].rstrip("_").isdecimal()
+def _guessed(folder: str, name: str, repeats: int) -> list[Finding]:
+    """A lone folder whose name seems to say other repeats than those that are taken for it."""
+    meant = folder_names.almost(folder)
+    if meant is None and not folder_names.says_no_repeats(folder):
+        return []
+    said = "says 0 repeats" if meant is None else "is not <repeats>_<token>"
+    message = f"The folder's name {said}; it is trained on as {name}."
+    remedy = f'Name it {meant or name}, or write "repeats": {repeats} into the manifest to have it so.'
+    return [warning("layout-guessed", folder, message, remedy)]
 
 
-def _without_token(folders: dict[str, tuple[str, int]]) -> list[Finding]:
+def _without_token(folders: Mapping[str, tuple[str, int]]) -> list[Finding]:
     return [
         note(
             "folder-without-token",
@@ -177,7 +199,7 @@ def _without_token(folders: dict[str, tuple[str, int]]) -> list[Finding]:
             "Name it <repeats>_<token>, for example 10_sks cat.",
         )
         for folder, (name, _) in folders.items()
-        if _is_number(folder)
+        if folder_names.repeats_of(folder) is not None and folder_names.is_number(folder)
     ]
 
 
@@ -195,12 +217,14 @@ def _too_many_regularization_images(folders: Sequence[TrainingFolder]) -> list[F
     return [warning("regularization-unused", "reg", message, "Remove some, or lower their repeats.")]
 
 
-def _outside(by_folder: dict[str, list[InspectedFile]], folders: dict[str, tuple[str, int]]) -> list[Finding]:
+def _outside(
+    by_folder: Mapping[str, Sequence[InspectedFile]], folders: Mapping[str, tuple[str, int]], home: str
+) -> list[Finding]:
     return [
         warning(
             "file-outside-layout",
             file.path,
-            f"The file is not used: {_why_outside(folder)}.",
+            f"The file is not used: {_why_outside(folder, folders, home)}.",
             _outside_remedy(folder),
         )
         for folder, files in by_folder.items()
@@ -209,20 +233,25 @@ def _outside(by_folder: dict[str, list[InspectedFile]], folders: dict[str, tuple
     ]
 
 
-def _why_outside(folder: str) -> str:
-    if folder == ".":
+def _why_outside(folder: str, folders: Collection[str], home: str) -> str:
+    if folder in (".", home):
         return "it lies beside the folders that are trained on"
-    parts = folder.split("/")
-    if _repeats_of(parts[0]) is not None or (parts[0] == "reg" and len(parts) > 2):
+    if any(folder_names.is_within(folder, other) for other in folders if other != "."):
         return f"the folder {folder} lies too deep, the trainer reads one level"
-    if re.match(r"0+(_|$)", parts[-1]):
+    if folder_names.says_no_repeats(folder):
         return f"the folder {folder} says 0 repeats"
+    if folder_names.repeats_of(folder) is not None:
+        where = "beside the manifest" if home == "." else f"in {home}"
+        return f"the folder {folder} does not lie {where}, as those do that are trained on"
     return f"the folder {folder} does not say how often to repeat its images"
 
 
 def _outside_remedy(folder: str) -> str:
-    name = folder.rpartition("/")[2]
-    for pattern in _NEARLY_REPEATS:
-        if (match := pattern.fullmatch(name)) and int(match["repeats"]):
-            return f"Name the folder {int(match['repeats'])}_{match['token']}."
+    if meant := folder_names.almost(folder):
+        return f"Name the folder {meant}."
     return "Move it into a folder named <repeats>_<token>, for example 10_sks cat."
+
+
+def _listed(folders: Sequence[str]) -> str:
+    shown = ", ".join("beside the manifest" if folder == "." else folder for folder in folders[:3])
+    return f"{shown} and {len(folders) - 3} more" if len(folders) > 3 else shown

@@ -69,7 +69,10 @@ def plan(
     """
     configuration = resolve(manifest, toml, limits.kohya_version, limits.instance_types)
     captions = configuration.preferred_captions
-    layout = lay_out(files, manifest.repeats, manifest.trigger_word, CAPTION_EXTENSION, captions)
+    layout = lay_out(
+        *(files, manifest.repeats, manifest.trigger_word, CAPTION_EXTENSION, captions),
+        repeats_given="repeats" in manifest.document,
+    )
     findings = [*found, *configuration.findings, *layout.findings]
     findings += dataset.judge(files, layout, configuration.values, manifest.trigger_word, limits.volume_gb)
     model = None

@@ -170,7 +170,14 @@ CASES: Mapping[str, list[Case]] = {
             sizes={f"10_sks cat/{n}.md": 10**8 for n in range(400)},
         )
     ],
-    "layout-unclear": [Case({**without(*CLEAN), "cats/a.jpg": picture(), "dogs/b.jpg": picture(seed=1)})],
+    "layout-unclear": [
+        Case({**without(*CLEAN), "cats/a.jpg": picture(), "dogs/b.jpg": picture(seed=1)}),
+        Case({**without(*CLEAN), "cats/10_cat/a.jpg": picture(), "dogs/5_dog/b.jpg": picture(seed=1)}),
+    ],
+    "layout-guessed": [
+        Case({**without(*CLEAN), "25 sks cat/a.jpg": picture(), "25 sks cat/a.txt": b"sks cat"}),
+        Case({**without(*CLEAN), "0_sks cat/a.jpg": picture(), "0_sks cat/a.txt": b"sks cat"}),
+    ],
     "folder-without-token": [Case({"10/c.jpg": picture(seed=1), "10/c.txt": b"sks cat"})],
     "regularization-unused": [Case({"reg/50_cat/c.jpg": picture(seed=1)})],
     "file-name-unusable": [

@@ -39,6 +39,24 @@ def told(layout: Layout) -> list[tuple[str, str]]:
             ["folder-without-token", "regularization-unused"],
         ),
         (["1_x/a.jpg", "reg/2_y/b.jpg"], ["1_x", "reg/2_y"], ["regularization-unused"]),
+        (["10/a.jpg", "10_/b.jpg"], ["10_sks cat", "10_sks cat again"], ["folder-without-token"] * 2),
+        # What kohya_ss' folder preparation makes (dreambooth_folder_creation_gui.py), its images of samples aside.
+        (["img/25_me cat/a.jpg", "reg/1_cat/b.jpg"], ["25_me cat", "reg/1_cat"], []),
+        (["img/25_a/a.jpg", "img/5_b/b.jpg", "preview.jpg"], ["25_a", "5_b"], ["file-outside-layout"]),
+        (["img/25_a/a.jpg", "model/sample/b.png"], ["25_a"], ["file-outside-layout"]),
+        (["set/img/3_a/a.jpg", "set/reg/1_b/b.jpg"], ["3_a", "reg/1_b"], []),
+        (
+            ["set/3_a/a.jpg", "set/reg/1_b/b.jpg", "reg/1_c/c.jpg"],
+            ["3_a", "reg/1_b"],
+            ["file-outside-layout"],
+        ),
+        (["photos/a.jpg", "photos/reg/1_b/b.jpg"], ["10_sks cat", "reg/1_b"], []),
+        (["img/25_a/a.jpg", "img/25_a/5_b/b.jpg"], ["25_a"], ["file-outside-layout"]),
+        (["2_a/a.jpg", "old/9_b/b.jpg"], ["2_a"], ["file-outside-layout"]),
+        (["img/2_a/a.jpg", "old/9_b/b.jpg"], [], ["layout-unclear"]),
+        (["img/2_a/a.jpg", "Regularization images/1_b/b.jpg"], ["2_a"], ["file-outside-layout"]),
+        (["img/2_a/a.jpg", "img/reg/b.jpg"], ["2_a"], ["file-outside-layout"]),
+        (["a.jpg", "reg/1_b/1_c/c.jpg"], ["10_sks cat"], ["file-outside-layout"]),
     ],
 )
 def test_folders(paths: list[str], folders: list[str], codes: list[str]) -> None:
@@ -50,6 +68,33 @@ def test_folders(paths: list[str], folders: list[str], codes: list[str]) -> None
 def test_a_flat_folder_takes_repeats_and_trigger_word_of_the_manifest() -> None:
     assert laid_out("a.jpg", repeats=3, trigger_word=None).folders[0].name == "3_subject"
     assert laid_out("a.jpg", repeats=3).folders[0].repeats == 3
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("25 sks cat", "25_sks cat"),
+        ("set/25-sks cat", "25_sks cat"),
+        ("sks cat_25", "25_sks cat"),
+        ("0_sks", "10_sks cat"),
+    ],
+)
+def test_repeats_that_a_lone_folder_only_seems_to_say_are_not_passed_over_in_silence(
+    folder: str, name: str
+) -> None:
+    layout = laid_out(f"{folder}/a.jpg")
+    (finding,) = layout.findings
+    assert (finding.code, finding.severity, finding.path) == ("layout-guessed", "warning", folder)
+    assert layout.folders[0].name == "10_sks cat"
+    assert "trained on as 10_sks cat" in finding.message
+    assert f'Name it {name}, or write "repeats": 10 into' in finding.remedy
+    assert not lay_out([file(f"{folder}/a.jpg")], 10, None, ".txt", repeats_given=True).findings
+
+
+def test_folders_that_only_seem_to_say_repeats_are_told_how_to_be_named() -> None:
+    (finding,) = laid_out("dogs/a.jpg", "25 cat/b.jpg").findings
+    assert "25 cat, dogs" in finding.message
+    assert "for example 25_cat" in finding.remedy
 
 
 def test_captions_get_the_one_extension_that_the_trainer_looks_for() -> None:
