@@ -32,7 +32,7 @@ sys.path[:0] = [str(ROOT / "functions"), str(ROOT)]
 from PIL import Image  # noqa: E402  the paths above come first
 
 from fine_tuning.aws.objects import Objects  # noqa: E402
-from fine_tuning.inventory import InventoryFile, ListedObject  # noqa: E402
+from fine_tuning.inventory import InventoryFile, ListedObject, UnfinishedUpload  # noqa: E402
 from fine_tuning.settings import Settings  # noqa: E402
 from fine_tuning.steps.inspecting import inspect_shard  # noqa: E402
 from fine_tuning.steps.planning import plan_run  # noqa: E402
@@ -75,6 +75,9 @@ class Generated(Objects):
     def list_dataset(self, prefix: str) -> list[ListedObject]:
         paths = [f"1_sks cat/{n:06}{suffix}" for n in range(self.images) for suffix in (".jpg", ".txt")]
         return [ListedObject(_file(path), NOW - timedelta(hours=1)) for path in paths]
+
+    def unfinished_uploads(self, prefix: str) -> list[UnfinishedUpload]:
+        return []
 
 
 def _file(path: str) -> InventoryFile:

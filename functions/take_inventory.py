@@ -16,7 +16,9 @@ from fine_tuning.steps.taking_inventory import take_inventory, tell_awaited
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
     run, started_at = Run.from_payload(event["run"]), datetime.fromisoformat(event["started_at"])
-    answer = take_inventory(run, started_at, using.clock(), using.settings, using.objects, using.records)
+    answer = take_inventory(
+        run, started_at, using.clock(), using.settings, using.objects, using.records, event.get("sighting")
+    )
     tell_awaited(run, answer, using.objects, using.records, using.mail)
     tell_missing_source(run, answer, using.images, using.objects, using.records, using.mail)
     return answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from fine_tuning import manifest
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.errors import ObjectMissingError
-from fine_tuning.inventory import InventoryFile, ListedObject
+from fine_tuning.inventory import InventoryFile, ListedObject, UnfinishedUpload
 from fine_tuning.report import rejection
 from fine_tuning.settings import Settings
 from fine_tuning.steps.inspecting import inspect_shard
@@ -39,6 +39,7 @@ class MemoryObjects(Objects):
 
     contents: dict[str, bytes] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    unfinished: list[str] = field(default_factory=list)
     bucket: str = BUCKET
 
     def size(self, key: str, version: str | None = None) -> int:
@@ -65,6 +66,9 @@ class MemoryObjects(Objects):
             if key.startswith(prefix)
         ]
 
+    def unfinished_uploads(self, prefix: str) -> list[UnfinishedUpload]:
+        return [UnfinishedUpload(path, NOW - timedelta(seconds=30)) for path in self.unfinished]
+
 
 class NoRecords(RunRecords):
     """The run's record, of which no judgement depends."""
@@ -83,9 +87,10 @@ def judged(
     sizes: Mapping[str, int] | None = None,
     settings: Mapping[str, str] | None = None,
     elsewhere: Mapping[str, bytes] | None = None,
+    unfinished: Sequence[str] = (),
 ) -> dict[str, Any]:
     """report.json of a dataset; see `judged_objects`."""
-    return judged_objects(files, document, sizes, settings, elsewhere)[0]
+    return judged_objects(files, document, sizes, settings, elsewhere, unfinished)[0]
 
 
 def judged_objects(
@@ -94,6 +99,7 @@ def judged_objects(
     sizes: Mapping[str, int] | None = None,
     settings: Mapping[str, str] | None = None,
     elsewhere: Mapping[str, bytes] | None = None,
+    unfinished: Sequence[str] = (),
 ) -> tuple[dict[str, Any], MemoryObjects]:
     """report.json of a dataset, and the bucket in which everything else stands that was written.
 
@@ -102,6 +108,7 @@ def judged_objects(
         document: manifest.json, as bytes or as keys beside `version`.
         sizes: path → bytes, where a listing is to tell another size than the content's.
         elsewhere: key → content, outside the dataset.
+        unfinished: paths whose upload has begun and is not over.
     """
     content = document if isinstance(document, bytes) else json.dumps({"version": 1, **document}).encode()
     if oversize := manifest.too_large(len(content)):
@@ -117,6 +124,7 @@ def judged_objects(
             **{prefix + path: data for path, data in files.items()},
         },
         {prefix + path: size for path, size in (sizes or {}).items()},
+        list(unfinished),
     )
     using = Settings({**SETTINGS, **(settings or {})})
     answer = take_inventory(RUN, NOW - timedelta(hours=1), NOW, using, objects, NoRecords())

@@ -92,6 +92,10 @@ _UPLOAD = {
         "Fewer images arrived than `images` announces.",
         "Upload the rest, or correct `images`, then drop the manifest again.",
     ),
+    "upload-unfinished": _error(
+        "The upload of a large file had begun and was not over in time; training would have gone without it.",
+        "Let it end, or upload the file again, then drop the manifest again.",
+    ),
     "file-size-differs": _error(
         "A file has another size than the manifest declares.", "Upload it again, or correct the manifest."
     ),

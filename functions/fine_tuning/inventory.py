@@ -73,6 +73,14 @@ class ListedObject:
     modified: datetime
 
 
+@dataclass(frozen=True)
+class UnfinishedUpload:
+    """An upload in parts that S3 knows of and that has not become an object. `path` as of an InventoryFile."""
+
+    path: str
+    begun: datetime
+
+
 def without_manifest(objects: Iterable[ListedObject]) -> list[ListedObject]:
     """The dataset's files.
 

@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
 from fine_tuning.file_kinds import kind_of
 from fine_tuning.findings import Finding, error
-from fine_tuning.inventory import ListedObject, without_manifest
+from fine_tuning.inventory import ListedObject, UnfinishedUpload, as_lines, without_manifest
 from fine_tuning.manifest import Manifest
 from fine_tuning.run import MANIFEST_NAME
 
 _FIRST_WAIT_SECONDS = 5
 _LONGEST_WAIT_SECONDS = 60
+# Of a large file nothing is seen until all of it is there, so it is given so many times as long before it is told of.
+_PATIENCE_WITH_UNFINISHED = 10
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A listing, and since when every look has found the same.
+
+    How old the newest object is does not tell how long an upload has been quiet: S3 dates an object that came in
+    several parts by the beginning of its upload (User Guide, "Working with object metadata").
+
+    Attributes:
+        digest: of every object's path and version, 64 hexadecimal digits.
+        since: when a look first found them.
+    """
+
+    digest: str
+    since: datetime
+
+    @classmethod
+    def of(cls, listing: Iterable[ListedObject], now: datetime, before: Sighting | None) -> Sighting:
+        """`before`: of the look before this one; None at the first."""
+        digest = hashlib.sha256(as_lines(listed.file for listed in listing)).hexdigest()
+        return cls(digest, before.since if before and before.digest == digest else now)
+
+    def as_document(self) -> dict[str, str]:
+        return {"digest": self.digest, "since": self.since.isoformat()}
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, str]) -> Sighting:
+        return cls(document["digest"], datetime.fromisoformat(document["since"]))
 
 
 @dataclass(frozen=True)
@@ -26,7 +58,8 @@ class Completeness:
         missing: declared files, or images, that are not there (as declared).
         wait_seconds: when to look again, while waiting.
         findings: what is missing: why an expired upload is rejected, or what is waited for.
-        stands_still: something is missing, and nothing has come for as long as an upload needs to settle.
+        stands_still: something is missing, and nothing has come for as long as an upload needs to settle, or
+            for ten times as long where a large file may be on its way.
     """
 
     status: Literal["complete", "waiting", "expired"]
@@ -38,13 +71,15 @@ class Completeness:
 
 def completeness(
     listing: Sequence[ListedObject],
+    unfinished: Iterable[UnfinishedUpload],
+    unchanged_since: datetime,
     manifest: Manifest,
     started_at: datetime,
     now: datetime,
     settle_seconds: int,
     upload_wait_seconds: int,
 ) -> Completeness:
-    """Whether every declared file has arrived and nothing has been added for a while.
+    """Whether every file has arrived that is declared or on its way, and nothing has changed for a while.
 
     A file that is there in another size than declared may still be on its way, so it counts as missing; an
     upload whose files are all declared has nothing to settle.
@@ -52,11 +87,14 @@ def completeness(
     Args:
         listing: every object below the prefix. The manifest is one of them, because it may be the first to
             arrive: then everything else is still on its way.
+        unchanged_since: of the listing's Sighting.
     """
     objects = without_manifest(listing)
     missing = _missing(objects, manifest)
-    newest = max((listed.modified for listed in listing), default=started_at)
-    quiet_seconds = (now - newest).total_seconds()
+    oldest = now - timedelta(seconds=upload_wait_seconds)
+    going_on = [] if manifest.files else _going_on(unfinished, objects, oldest)
+    missing += [_unfinished(upload) for upload in going_on]
+    quiet_seconds = (now - unchanged_since).total_seconds()
     unsettled = 0.0 if manifest.files else settle_seconds - quiet_seconds
     if not missing and unsettled <= 0:
         return Completeness("complete", 0, 0)
@@ -67,7 +105,8 @@ def completeness(
         return Completeness("expired", _count(missing, manifest, objects), 0, tuple(missing))
     first = min(_FIRST_WAIT_SECONDS, settle_seconds) if missing else unsettled
     wait = _wait_seconds(first, (now - started_at).total_seconds())
-    stands_still = bool(missing) and quiet_seconds >= settle_seconds
+    patience = settle_seconds * (_PATIENCE_WITH_UNFINISHED if going_on else 1)
+    stands_still = bool(missing) and quiet_seconds >= patience
     return Completeness("waiting", _count(missing, manifest, objects), wait, tuple(missing), stands_still)
 
 
@@ -104,6 +143,30 @@ def _missing(objects: Sequence[ListedObject], manifest: Manifest) -> list[Findin
         wanted = "Upload the rest, or correct `images`, then drop the manifest again."
         findings.append(error("images-missing", "", message, wanted))
     return findings
+
+
+def _going_on(
+    unfinished: Iterable[UnfinishedUpload], objects: Sequence[ListedObject], oldest: datetime
+) -> list[UnfinishedUpload]:
+    """Without uploads that were given up, which lie there until the bucket's life cycle clears them away.
+
+    Given up: begun longer ago than any file is waited for, or no later than the upload of the object that has the
+    name now, by which S3 dates that object.
+    """
+    arrived = {listed.file.path: listed.modified for listed in objects}
+    return [
+        upload
+        for upload in sorted(unfinished, key=lambda upload: (upload.path, upload.begun))
+        if upload.path != MANIFEST_NAME
+        and upload.begun > oldest
+        and (upload.path not in arrived or upload.begun > arrived[upload.path])
+    ]
+
+
+def _unfinished(upload: UnfinishedUpload) -> Finding:
+    message = f"Its upload, begun at {upload.begun:%H:%M:%S} UTC, is not over."
+    remedy = "Let it end, or upload the file again, then drop the manifest again."
+    return error("upload-unfinished", upload.path, message, remedy)
 
 
 def _count(missing: Sequence[Finding], manifest: Manifest, objects: Sequence[ListedObject]) -> int:

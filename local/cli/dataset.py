@@ -56,9 +56,14 @@ def left_over(s3: Any, bucket: str, folder: Path) -> list[str]:
 
 
 def drop(s3: Any, bucket: str, folder: Path, order: random.Random | None = None) -> Dropped:
-    """Upload in an arbitrary order, the manifest somewhere among the rest, as any upload may arrive."""
-    files = files_of(folder)
-    (order or random.Random()).shuffle(files)
+    """Upload the folder, the manifest last, so that a run begins when all of it is there.
+
+    Args:
+        order: shuffles all of it instead, the manifest among the rest, as any upload may arrive.
+    """
+    files = sorted(files_of(folder), key=lambda path: path == folder / MANIFEST)
+    if order:
+        order.shuffle(files)
     prefix = prefix_of(folder)
     manifest: dict[str, Any] = {}
     dropped_at = datetime.now(UTC)

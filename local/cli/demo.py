@@ -1,6 +1,7 @@
 """`./dev demo`: the whole path on the embedded AWS, in the order in which a user of AWS meets it."""
 
 import os
+import random
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -118,7 +119,8 @@ class Demonstration:
         """The run's last record, and its final e-mail if one came."""
         heading(self.console, f"{folder.name} dropped, images and manifest in arbitrary order")
         with self.stopwatch.stage("dataset dropped, run, mailed"):
-            dropped = dataset.drop(self.account.client("s3"), self.outputs["BucketName"], folder)
+            s3, order = self.account.client("s3"), random.Random()
+            dropped = dataset.drop(s3, self.outputs["BucketName"], folder, order)
             self.say(
                 f"{dropped.files} files, {dropped.size / 1e6:.1f} MB, s3://{dropped.bucket}/{dropped.manifest_key}"
             )

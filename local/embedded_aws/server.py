@@ -24,6 +24,7 @@ SERVICES = (
     "ecr",
     "mailbox",
     "s3_events",
+    "s3_uploads",
     "event_bridge",
     "lambda_code",
     "lambda_functions",

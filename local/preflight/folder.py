@@ -53,7 +53,7 @@ def judge(folder: Path, limits: Limits, on_file: Callable[[int, int], None]) -> 
         return Judged(rejection(findings))
     listing = _listing(folder)
     now = datetime.now(UTC)
-    state = upload.completeness(listing, accepted, now, now, settle_seconds=0, upload_wait_seconds=0)
+    state = upload.completeness(listing, [], now, accepted, now, now, settle_seconds=0, upload_wait_seconds=0)
     files = [listed.file for listed in inventory.without_manifest(listing)]
     if state.status != "complete":
         return Judged(rejection(state.findings), upload.count_images(listing))

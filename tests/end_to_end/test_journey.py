@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,23 @@ def test_a_manifest_dropped_before_its_images_waits_for_them(stack: Stack) -> No
     record = stack.record(prefix)
     assert record["status"] == "COMPLETED", record
     assert len(stack.records(prefix)) == 1
+
+
+def test_a_large_file_on_its_way_is_waited_for(stack: Stack) -> None:
+    s3, files = stack.client("s3"), dataset(4)
+    late = "datasets/large/2_phx thing/03.jpg"
+    where = {"Bucket": stack.bucket, "Key": late}
+    body = files.pop("2_phx thing/03.jpg")
+    upload = {**where, "UploadId": s3.create_multipart_upload(**where)["UploadId"]}
+    part = s3.upload_part(**upload, PartNumber=1, Body=body)["ETag"]
+    prefix = stack.drop("large", files, quick_manifest())
+    stack.record(prefix, {"WAITING_FOR_UPLOAD"})
+    time.sleep(3)  # more than an upload needs to settle
+    assert stack.records(prefix)[0]["status"] == "WAITING_FOR_UPLOAD"
+    s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]})
+    record = stack.record(prefix)
+    assert record["status"] == "COMPLETED", record
+    assert "\nImages: 4\n" in stack.mail(record["run_id"], "started")
 
 
 def test_images_that_never_arrive_end_in_a_mail(stack: Stack) -> None:

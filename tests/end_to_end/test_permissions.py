@@ -48,6 +48,7 @@ def without(stack: Stack, role: str, sid: str) -> Iterator[None]:
 
 NEEDED_BY_A_RUN = [
     ("TakeInventoryFunctionRole", "ListTheDataset"),
+    ("TakeInventoryFunctionRole", "SeeUploadsThatGoOn"),
     ("TakeInventoryFunctionRole", "WriteTheInventory"),
     ("InspectShardFunctionRole", "ReadTheDataset"),
     ("PlanRunFunctionRole", "WriteThePlan"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fine_tuning.aws.sdk import client
 from fine_tuning.aws.translation import code_of, translated
 from fine_tuning.errors import ObjectMissingError
-from fine_tuning.inventory import InventoryFile, ListedObject
+from fine_tuning.inventory import InventoryFile, ListedObject, UnfinishedUpload
 
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
@@ -117,6 +117,21 @@ class Objects:
                 for page in pages
                 for version in page.get("Versions", ())
                 if version["IsLatest"]
+            ]
+
+    def unfinished_uploads(self, prefix: str) -> list[UnfinishedUpload]:
+        """Uploads in parts below the prefix that are going on or were given up.
+
+        The bucket's life cycle clears away those of more than three days, so that there are never many.
+        """
+        with self._asked(f"list the uploads of {self._uri(prefix)}", prefix):
+            pages = self._s3.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=prefix
+            )
+            return [
+                UnfinishedUpload(begun["Key"][len(prefix) :], begun["Initiated"])
+                for page in pages
+                for begun in page.get("Uploads", ())
             ]
 
     def _uri(self, key: str) -> str:

@@ -91,8 +91,8 @@ _WAITED_FOR = {
 def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Message:
     """With the warnings: a misspelt option that trains at its default is seen before the GPU is paid for.
 
-    `facts`: `{"plan", "rung"?: {"number", "of"}, "latents"?: {"images", "of", "runs"}}`; the plan's instance is the
-    rung's.
+    `facts`: `{"plan", "images"?, "rung"?: {"number", "of"}, "latents"?: {"images", "of", "runs"}}`; the plan's
+    instance is the rung's.
     """
     plan, rung = facts["plan"], facts.get("rung")
     findings = in_order(Finding.from_document(document) for document in report["findings"])
@@ -102,6 +102,7 @@ def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Me
     paragraphs: list[Paragraph] = [
         [f"The dataset {run.dataset} was accepted and its training is starting."],
         [
+            *([f"Images: {facts['images']}"] if "images" in facts else []),
             f"Steps: {plan['total_steps']}",
             f"Instance: {instance}{ladder}",
             f"Quote: {duration(plan['estimated_seconds'])}, {money(plan['estimated_cost_usd'])}",

@@ -17,23 +17,45 @@ from fine_tuning.run import Run
 from fine_tuning.settings import Settings
 from fine_tuning.steps.reading import read_manifest
 from fine_tuning.steps.telling import tell_in_passing
+from fine_tuning.upload import Sighting
 
 
 def take_inventory(
-    run: Run, started_at: datetime, now: datetime, settings: Settings, objects: Objects, records: RunRecords
+    run: Run,
+    started_at: datetime,
+    now: datetime,
+    settings: Settings,
+    objects: Objects,
+    records: RunRecords,
+    before: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Complete with shards, waiting, or expired with the report written."""
+    """Complete with shards, waiting, or expired with the report written.
+
+    Args:
+        before: `sighting` of the answer to the look before this one; None at the first.
+    """
     manifest = read_manifest(run, objects)
+    # Before the objects, so that a file whose upload ends in between is seen once at least.
+    unfinished = objects.unfinished_uploads(run.dataset_prefix)
     listing = objects.list_dataset(run.dataset_prefix)
     listed = inventory.without_manifest(listing)
+    sighting = Sighting.of(listing, now, Sighting.from_document(before) if before else None)
     state = upload.completeness(
-        listing, manifest, started_at, now, settings.settle_seconds, settings.upload_wait_seconds
+        listing,
+        unfinished,
+        sighting.since,
+        manifest,
+        started_at,
+        now,
+        settings.settle_seconds,
+        settings.upload_wait_seconds,
     )
     answer: dict[str, Any] = {
         "status": state.status,
         "wait_seconds": state.wait_seconds,
         "missing": state.missing,
         "awaited": _awaited(state.findings) if state.stands_still else "",
+        "sighting": sighting.as_document(),
         "shards": [],
         "images": upload.count_images(listed),
     }

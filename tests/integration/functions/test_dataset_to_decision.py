@@ -270,16 +270,79 @@ def test_given_an_upload_that_stands_still_then_one_mail_says_what_is_awaited(
     run, version = drop(stack, manifest, {"10_sks cat/a.jpg": GOOD["10_sks cat/a.jpg"]})
     validate_manifest.handler(dropped(MANIFEST, version), stack.context)
     started_at = datetime.now(UTC)
-    request = {"run": run, "started_at": started_at.isoformat()}
+    request: dict[str, Any] = {"run": run, "started_at": started_at.isoformat(), "sighting": None}
     for seconds, mails in ((10, 0), (40, 1), (50, 0)):
         at(started_at + timedelta(seconds=seconds))
-        assert take_inventory.handler(request, stack.context)["status"] == "waiting"
+        answer = take_inventory.handler(request, stack.context)
+        assert answer["status"] == "waiting"
+        request["sighting"] = answer["sighting"]
         told = stack.mails()
         assert len(told) == mails
         for mail in told:
             assert mail["Subject"] == "Waiting: cats for its files"
             assert "it has not arrived. And 4 more." in mail["Message"]
     assert stack.record(run["run_id"])["status"] == "WAITING_FOR_UPLOAD"
+
+
+@contextmanager
+def uploads_begun_at(moment: datetime) -> Iterator[None]:
+    """moto lists uploads in parts with a date of 2010."""
+
+    def dated(parsed: dict[str, Any], **_: Any) -> None:
+        for begun in parsed.get("Uploads", ()):
+            begun["Initiated"] = moment
+
+    events = sdk.client("s3").meta.events
+    events.register("after-call.s3.ListMultipartUploads", dated)
+    try:
+        yield
+    finally:
+        events.unregister("after-call.s3.ListMultipartUploads", dated)
+
+
+def test_given_a_file_in_parts_then_its_upload_is_awaited_and_then_a_look_that_finds_nothing_new(
+    stack: Stack, at: Callable[[datetime], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SETTLE_SECONDS", "30")
+    monkeypatch.setenv("UPLOAD_WAIT_SECONDS", "600")
+    deployment.forget()
+    late = {"Bucket": BUCKET, "Key": f"{PREFIX}10_sks cat/c.webp"}
+    upload = {**late, "UploadId": stack.s3.create_multipart_upload(**late)["UploadId"]}
+    body = GOOD["10_sks cat/c.webp"]
+    part = stack.s3.upload_part(**upload, PartNumber=1, Body=body)["ETag"]
+    files = {path: content for path, content in GOOD.items() if path != "10_sks cat/c.webp"}
+    run, version = drop(stack, b'{"version": 1}', files)
+    validate_manifest.handler(dropped(MANIFEST, version), stack.context)
+    started_at = datetime.now(UTC)
+    request: dict[str, Any] = {"run": run, "started_at": started_at.isoformat(), "sighting": None}
+
+    def look(seconds: int) -> dict[str, Any]:
+        at(started_at + timedelta(seconds=seconds))
+        answer: dict[str, Any] = take_inventory.handler(request, stack.context)
+        request["sighting"] = answer["sighting"]
+        return answer
+
+    with uploads_begun_at(started_at):
+        assert [look(seconds)["status"] for seconds in (0, 30, 200)] == ["waiting"] * 3
+        assert stack.mails() == []
+        parts = {"Parts": [{"PartNumber": 1, "ETag": part}]}
+        stack.s3.complete_multipart_upload(**upload, MultipartUpload=parts)
+        assert (look(210)["status"], look(239)["status"]) == ("waiting", "waiting")
+        assert (look(240)["status"], look(240)["images"]) == ("complete", 3)
+
+
+def test_given_a_file_whose_upload_never_ends_then_the_run_is_rejected_after_the_wait(
+    stack: Stack, at: Callable[[datetime], None]
+) -> None:
+    stack.s3.create_multipart_upload(Bucket=BUCKET, Key=f"{PREFIX}10_sks cat/d.jpg")
+    run, version = drop(stack, b'{"version": 1}', GOOD)
+    validate_manifest.handler(dropped(MANIFEST, version), stack.context)
+    started_at = datetime.now(UTC)
+    request = {"run": run, "started_at": started_at.isoformat()}
+    with uploads_begun_at(started_at + timedelta(seconds=2)):
+        at(started_at + timedelta(seconds=61))
+        assert take_inventory.handler(request, stack.context)["status"] == "expired"
+    assert findings(stack, run) == {"upload-unfinished": ["10_sks cat/d.jpg"]}
 
 
 def test_given_sns_is_down_then_an_upload_is_awaited_all_the_same(

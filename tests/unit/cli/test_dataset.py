@@ -66,7 +66,14 @@ def test_every_visible_file_arrives_under_the_datasets_prefix(folder: Path) -> N
     assert (dropped.files, dropped.size) == (4, 8)
 
 
-def test_the_manifest_is_not_always_last(folder: Path) -> None:
+def test_the_manifest_goes_last(folder: Path) -> None:
+    (folder / "zebra.jpg").write_bytes(b"{}")
+    bucket = Bucket()
+    dropped = dataset.drop(bucket, "photos", folder)
+    assert bucket.keys[-1] == dropped.manifest_key
+
+
+def test_the_manifest_goes_anywhere_among_the_rest_where_an_order_is_asked_for(folder: Path) -> None:
     places = set()
     for seed in range(20):
         bucket = Bucket()

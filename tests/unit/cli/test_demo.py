@@ -68,7 +68,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(demo, "deploy", lambda account, say: None)
     monkeypatch.setattr(demo, "stack_outputs", lambda account: {"BucketName": "photos"})
     monkeypatch.setattr(demo.Demonstration, "push_image_source", lambda self: None)
-    monkeypatch.setattr(dataset, "drop", lambda s3, bucket, folder: dropped)
+    monkeypatch.setattr(dataset, "drop", lambda s3, bucket, folder, order: dropped)
     monkeypatch.setattr(records, "table_of", lambda account, outputs: None)
     monkeypatch.setattr(records, "wait_for_run", lambda table, dropped: "cats-1")
     monkeypatch.setattr(records, "follow", lambda table, run_id, limit: iter([FAILED]))

@@ -54,11 +54,12 @@ class Case:
     sizes: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     severity: str | None = None
+    unfinished: tuple[str, ...] = ()
 
     def report(self) -> dict[str, Any]:
         files = {path: content for path, content in {**CLEAN, **self.files}.items() if content is not None}
         document = self.manifest if isinstance(self.manifest, bytes) else {**MANIFEST, **self.manifest}
-        return judged(files, document, self.sizes, self.settings)
+        return judged(files, document, self.sizes, self.settings, unfinished=self.unfinished)
 
 
 def image(content: bytes, path: str = "10_sks cat/c.jpg", **more: Any) -> Case:
@@ -117,6 +118,7 @@ CASES: Mapping[str, list[Case]] = {
     ],
     "file-missing": [declared("10_sks cat/z.jpg")],
     "images-missing": [Case(manifest={"images": 3})],
+    "upload-unfinished": [Case(unfinished=("10_sks cat/c.jpg",))],
     "file-size-differs": [declared("10_sks cat/a.txt", size=1)],
     "file-digest-differs": [declared("10_sks cat/a.txt", sha256="0" * 64)],
     "file-too-large": [Case(sizes={"10_sks cat/a.jpg": 101 * 1024 * 1024})],

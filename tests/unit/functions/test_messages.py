@@ -180,7 +180,7 @@ CASES: dict[str, Callable[[], Message]] = {
         },
     ),
     "started": lambda: messages.started(
-        RUN, {"plan": PLAN, "image": IMAGE}, {"findings": [], "quote": QUOTE}
+        RUN, {"plan": PLAN, "images": 120, "image": IMAGE}, {"findings": [], "quote": QUOTE}
     ),
     "started-on-a-rung": lambda: messages.started(
         RUN,
