@@ -103,7 +103,7 @@ _UPLOAD = {
         "A file has another sha256 than the manifest declares.", "Upload it again, or correct the manifest."
     ),
     "file-too-large": _error(
-        "A file is larger than any image or caption need be; it is not read.",
+        "An image, a caption or the TOML is larger than it need be; it is not read.",
         "Scale the image down, or move the file out of the dataset.",
     ),
 }
@@ -121,8 +121,10 @@ _IMAGES = {
     "image-too-large": _error(
         "The image claims more pixels than can be decoded in bounded memory.", "Scale it down."
     ),
-    "image-format-unsupported": _error(
-        "The format is none that the trainer reads (HEIC, AVIF, SVG, PDF, GIF, TIFF and the like).",
+    "image-format-unsupported": Code(
+        ("error", "note"),
+        "The format is none that the trainer reads (HEIC, AVIF, SVG, PDF, GIF, TIFF and the like). A note where an "
+        "image of the same name that it reads lies beside it.",
         "Save it as JPEG, PNG, WebP or BMP.",
     ),
     "image-16-bit": _error(
@@ -138,8 +140,8 @@ _IMAGES = {
         "Rename the file.",
     ),
     "image-extension-case": _note(
-        "The trainer finds extensions of all small or all capital letters only; the image is staged under a "
-        "name that it finds."
+        "The trainer finds neither extensions of small and capital letters mixed nor .jfif and .jpe; the image is "
+        "staged under a name that it finds."
     ),
     "image-too-small": _warning(
         "The image is smaller than its aspect bucket and is enlarged by more than a quarter.",
@@ -251,7 +253,7 @@ _LAYOUT = {
         "Rename the object.",
     ),
     "file-outside-layout": _warning(
-        "No folder that is trained on holds the file; it is not used.",
+        "No folder that is trained on holds the file; it is not used, and nothing else is said of it.",
         "Move it into a folder named <repeats>_<token>.",
     ),
     "file-not-used": Code(

@@ -9,8 +9,10 @@ from fine_tuning.paths import same_name
 
 # What the trainer opens (sd-scripts, library/train_util.py, IMAGE_EXTENSIONS), without regard to case.
 TRAINABLE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+# Names of plain JPEGs (Windows saves .jfif) that the trainer passes over: staged as .jpg.
+JPEG_EXTENSIONS = (".jfif", ".jpe")
 # Images that people drop and the trainer passes over: named in a finding instead of being silently ignored.
-OTHER_IMAGE_EXTENSIONS = (
+_FOREIGN_EXTENSIONS = (
     *(
         ".gif",
         ".tif",
@@ -20,15 +22,12 @@ OTHER_IMAGE_EXTENSIONS = (
         ".avif",
         ".jxl",
         ".jp2",
-        ".jfif",
-        ".jpe",
         ".ico",
         ".tga",
         ".dds",
     ),
     *(".psd", ".xcf", ".svg", ".pdf", ".eps", ".ai", ".exr", ".hdr"),
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # raw files of cameras
-    *(".mp4", ".mov", ".webm"),
 )
 CAPTION_EXTENSIONS = (".txt", ".caption")
 _LITTER = ("thumbs.db", "desktop.ini", "metadata_cache.json")
@@ -41,9 +40,14 @@ def kind_of(path: str) -> Kind:
     if is_litter(path):
         return "other"
     extension = PurePosixPath(path).suffix.lower()
-    if extension in TRAINABLE_EXTENSIONS:
+    if extension in (*TRAINABLE_EXTENSIONS, *JPEG_EXTENSIONS):
         return "image"
     return "caption" if extension in CAPTION_EXTENSIONS else "other"
+
+
+def is_foreign_image(path: str) -> bool:
+    """Whether its name says that it is an image of a format that the trainer does not read."""
+    return PurePosixPath(path).suffix.lower() in _FOREIGN_EXTENSIONS and not is_litter(path)
 
 
 def is_litter(path: str) -> bool:

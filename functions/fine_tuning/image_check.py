@@ -12,6 +12,7 @@ import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from fine_tuning.file_kinds import JPEG_EXTENSIONS
 from fine_tuning.findings import Finding, error, note, warning
 
 if TYPE_CHECKING:
@@ -26,8 +27,12 @@ _BYTES_OF_PROGRESSIVE_PIXEL = 10
 LARGEST_DECODING = 256 * 1024 * 1024  # bytes; 67 million pixels of a plain JPEG or PNG
 SUPPORTED = "JPEG, PNG, WebP or BMP"
 _EXTENSIONS = {
-    "JPEG": (".jpg", ".jpeg"),
-    "MPO": (".jpg", ".jpeg"),  # what telephones call .jpg: a JPEG with a second picture behind it
+    "JPEG": (".jpg", ".jpeg", *JPEG_EXTENSIONS),
+    "MPO": (
+        ".jpg",
+        ".jpeg",
+        *JPEG_EXTENSIONS,
+    ),  # what telephones call .jpg: a JPEG with a second picture behind it
     "PNG": (".png",),
     "WEBP": (".webp",),
     "BMP": (".bmp",),

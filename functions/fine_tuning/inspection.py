@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterable
 
-from fine_tuning import caption_check, folder_names, image_check
-from fine_tuning.file_kinds import (
-    CAPTION_EXTENSIONS,
-    OTHER_IMAGE_EXTENSIONS,
-    is_litter,
-    kind_of,
-    pair_of,
-    stem_of,
-)
+from fine_tuning import caption_check, image_check
+from fine_tuning.file_kinds import CAPTION_EXTENSIONS, is_foreign_image, is_litter, kind_of
 from fine_tuning.findings import Finding, error, note, warning
 from fine_tuning.inventory import InspectedFile, InventoryFile, inspected, with_caption, with_size
 from fine_tuning.manifest import DeclaredFile
@@ -46,37 +38,16 @@ def read_and_inspect(
 ) -> tuple[InspectedFile, list[Finding]]:
     """`inspect`, of a file that is read at most once, and not at all where it is too large.
 
-    Unread, it is known by its ETag: a digest that no file's content has is never trained on, the run is rejected.
+    Unread, it is known by its ETag: it is never trained on, because an image or a caption is refused then.
     """
-    if oversize := _too_large(file):
-        return inspected(file, hashlib.sha256(file.etag.encode()).hexdigest(), kind_of(file.path)), [oversize]
-    return inspect(file, read(), declared, trigger_word)
-
-
-def _too_large(file: InventoryFile) -> Finding | None:
     if file.size <= LARGEST_FILE:
-        return None
+        return inspect(file, read(), declared, trigger_word)
+    result = inspected(file, hashlib.sha256(file.etag.encode()).hexdigest(), kind_of(file.path))
+    if result.kind == "other" and file.path != TOML_NAME:
+        return result, _unusable(file.path)
     message = f"The file has {file.size} bytes; {LARGEST_FILE} is the limit."
-    return error(
-        "file-too-large", file.path, message, "Scale the image down, or move the file out of the dataset."
-    )
-
-
-def captions_missing(files: Sequence[InventoryFile]) -> list[Finding]:
-    """A warning for each image to train on without a caption beside it; regularization images need none."""
-    described = {pair_of(file.path) for file in files if kind_of(file.path) == "caption"}
-    return [
-        warning(
-            "caption-missing",
-            file.path,
-            "This image has no caption beside it; the trainer takes the folder's token instead.",
-            f"Add {PurePosixPath(stem_of(file.path)).name}.txt with a sentence that describes the image.",
-        )
-        for file in files
-        if kind_of(file.path) == "image"
-        and not folder_names.is_for_regularization(str(PurePosixPath(file.path).parent))
-        and pair_of(file.path) not in described
-    ]
+    remedy = "Scale the image down, or move the file out of the dataset."
+    return result, [error("file-too-large", file.path, message, remedy)]
 
 
 def _against_declaration(file: InventoryFile, sha256: str, declared: DeclaredFile | None) -> list[Finding]:
@@ -94,14 +65,11 @@ def _against_declaration(file: InventoryFile, sha256: str, declared: DeclaredFil
 
 
 def _unusable(path: str) -> list[Finding]:
-    extension = PurePosixPath(path).suffix.lower()
-    if path == TOML_NAME:
-        return []
+    if path == TOML_NAME or is_foreign_image(path):
+        return []  # each is judged where the whole dataset is known
     if is_litter(path):
         message = "A system or a program left this file behind; it is not used."
         return [note("file-not-used", path, message, "Remove it, so that it costs no time.")]
-    if extension in OTHER_IMAGE_EXTENSIONS:
-        return [image_check.unsupported(path, f"The trainer does not read {extension} files")]
     expected = ", ".join(CAPTION_EXTENSIONS)
     message = f"This file is neither an image nor a caption ({expected}); it is not used."
     return [warning("file-not-used", path, message, "Remove it, or rename it if it is one.")]

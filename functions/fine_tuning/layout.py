@@ -8,17 +8,19 @@ passed over in silence, and a dataset that is one flat folder becomes such a fol
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from fine_tuning import folder_names
+from fine_tuning.file_kinds import is_foreign_image
 from fine_tuning.findings import Finding, error, has_errors, note, warning
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.placement import Placement, place
 
 _ANY_TOKEN = "subject"
+_NOT_USED = ("file-outside-layout", "caption-without-image", "caption-repeated")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class Layout:
     findings: tuple[Finding, ...]
 
     @property
+    def not_used(self) -> frozenset[str]:
+        """The files that these findings call not used; whatever else is wrong with them harms nobody."""
+        return frozenset(finding.path for finding in self.findings if finding.code in _NOT_USED)
+
+    @property
     def images(self) -> list[InspectedFile]:
         """The images to train on; regularization images are not counted."""
         return [image for folder in self.folders if not folder.is_regularization for image in folder.images]
@@ -79,7 +86,7 @@ def lay_out(
     """
     by_folder: dict[str, list[InspectedFile]] = defaultdict(list)
     for file in files:
-        if file.kind != "other":
+        if file.kind != "other" or is_foreign_image(file.path):
             by_folder[str(PurePosixPath(file.path).parent)].append(file)
     token = trigger_word or _ANY_TOKEN
     folders: dict[str, tuple[str, int]] = {}
@@ -95,8 +102,9 @@ def lay_out(
     findings += _without_token(folders)
     built: list[TrainingFolder] = []
     for folder, (name, count) in sorted(folders.items()):
+        wants_captions = not name.startswith(folder_names.REGULARIZATION_FOLDER)
         placed, problems = place(
-            by_folder[folder], caption_extension, preferred_captions or caption_extension
+            *(by_folder[folder], caption_extension, preferred_captions or caption_extension, wants_captions)
         )
         findings += problems
         images = tuple(f for f in by_folder[folder] if f.kind == "image" and f.width)
@@ -113,8 +121,8 @@ def _home(by_folder: Mapping[str, Sequence[InspectedFile]]) -> tuple[str | None,
     parents = sorted(
         {
             str(PurePosixPath(folder).parent)
-            for folder, files in by_folder.items()
-            if folder_names.repeats_of(folder) is not None and _may_be_trained_on(folder, files)
+            for folder in _with(by_folder, _is_picture)
+            if folder_names.repeats_of(folder) is not None
         }
     )
     homes = [home for home in parents if all(folder_names.is_within(other, home) for other in parents)]
@@ -130,7 +138,7 @@ def _flat_folder(by_folder: Mapping[str, Sequence[InspectedFile]]) -> tuple[str 
 
     The manifest's own, or the only other.
     """
-    candidates = sorted(folder for folder, files in by_folder.items() if _may_be_trained_on(folder, files))
+    candidates = _with(by_folder, _is_image) or _with(by_folder, _is_picture)
     if "." in candidates:
         return ".", []
     if len(candidates) <= 1:
@@ -166,8 +174,24 @@ def _named(by_folder: Iterable[str], home: str, token: str) -> dict[str, tuple[s
     return found
 
 
-def _may_be_trained_on(folder: str, files: Iterable[InspectedFile]) -> bool:
-    return not folder_names.is_for_regularization(folder) and any(file.kind == "image" for file in files)
+def _with(
+    by_folder: Mapping[str, Sequence[InspectedFile]], wanted: Callable[[InspectedFile], bool]
+) -> list[str]:
+    """The folders that hold such a file and are not for regularization."""
+    return sorted(
+        folder
+        for folder, files in by_folder.items()
+        if not folder_names.is_for_regularization(folder) and any(map(wanted, files))
+    )
+
+
+def _is_image(file: InspectedFile) -> bool:
+    return file.kind == "image"
+
+
+def _is_picture(file: InspectedFile) -> bool:
+    """An image, or one of a format that the trainer does not read, and that its user meant to be trained on."""
+    return file.kind != "caption"
 
 
 def _with_token(number: str, token: str, taken: Collection[str]) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from fine_tuning.file_kinds import pair_of, stem_of
+from fine_tuning import image_check
+from fine_tuning.file_kinds import JPEG_EXTENSIONS, is_foreign_image, pair_of, stem_of
 from fine_tuning.findings import Finding, note, warning
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.paths import same_name
@@ -27,13 +28,14 @@ class Placement:
 
 
 def place(
-    files: Sequence[InspectedFile], caption_extension: str, preferred: str
+    files: Sequence[InspectedFile], caption_extension: str, preferred: str, wants_captions: bool = True
 ) -> tuple[list[Placement], list[Finding]]:
     """The readable images of one folder and the caption of each.
 
     Args:
         caption_extension: what a caption is staged with, and the trainer looks for.
         preferred: the extension of the caption that counts where an image has several.
+        wants_captions: regularization images need none.
     """
     images = sorted((file for file in files if file.kind == "image" and file.width), key=lambda f: f.path)
     captions, findings = _captions([file for file in files if file.kind == "caption"], images, preferred)
@@ -46,7 +48,11 @@ def place(
         placed.append(Placement(image.path, f"{stem}{_found_suffix(path.suffix)}"))
         if caption := captions.get(stem_of(image.path)):
             placed.append(Placement(caption.path, f"{stem}{caption_extension}"))
-    return sorted(placed, key=lambda p: (p.source, p.target)), findings + _about_names(images)
+    findings += [
+        _undescribed(image) for image in images if wants_captions and stem_of(image.path) not in captions
+    ]
+    findings += _about_names(images) + _foreign(files, images)
+    return sorted(placed, key=lambda p: (p.source, p.target)), findings
 
 
 def _captions(
@@ -88,14 +94,36 @@ def _orphan(caption: InspectedFile, stems: set[str]) -> Finding:
     return warning("caption-without-image", caption.path, message, remedy)
 
 
+def _undescribed(image: InspectedFile) -> Finding:
+    message = "This image has no caption beside it; the trainer takes the folder's token instead."
+    remedy = f"Add {PurePosixPath(image.path).stem}.txt with a sentence that describes the image."
+    return warning("caption-missing", image.path, message, remedy)
+
+
+def _foreign(files: Sequence[InspectedFile], images: Sequence[InspectedFile]) -> list[Finding]:
+    """Images of formats that the trainer does not read; beside the same in one that it reads they harm nobody."""
+    readable = {pair_of(image.path): PurePosixPath(image.path).name for image in images}
+    findings: list[Finding] = []
+    for file in files:
+        if not is_foreign_image(file.path):
+            continue
+        what = f"The trainer does not read {PurePosixPath(file.path).suffix.lower()} files"
+        if twin := readable.get(pair_of(file.path)):
+            message = f"{what}; {twin} beside it is trained on."
+            findings.append(note("image-format-unsupported", file.path, message))
+        else:
+            findings.append(image_check.unsupported(file.path, what))
+    return findings
+
+
 def _about_names(images: Sequence[InspectedFile]) -> list[Finding]:
     findings: list[Finding] = []
     shared: dict[str, list[InspectedFile]] = defaultdict(list)
     for image in images:
         shared[stem_of(image.path)].append(image)
         suffix = PurePosixPath(image.path).suffix
-        if _found_suffix(suffix) != suffix:
-            message = f"The trainer does not find names that end in {suffix}; the image is staged as {suffix.lower()}."
+        if (found := _found_suffix(suffix)) != suffix:
+            message = f"The trainer does not find names that end in {suffix}; the image is staged as {found}."
             findings.append(note("image-extension-case", image.path, message))
     for stem, alike in shared.items():
         if len(alike) > 1:
@@ -105,6 +133,8 @@ def _about_names(images: Sequence[InspectedFile]) -> list[Finding]:
 
 
 def _found_suffix(suffix: str) -> str:
+    if suffix.lower() in JPEG_EXTENSIONS:
+        return ".jpg"
     return suffix if suffix in (suffix.lower(), suffix.upper()) else suffix.lower()
 
 

@@ -73,7 +73,7 @@ def plan(
         *(files, manifest.repeats, manifest.trigger_word, CAPTION_EXTENSION, captions),
         repeats_given="repeats" in manifest.document,
     )
-    findings = [*found, *configuration.findings, *layout.findings]
+    findings = [*_about_used(found, layout), *configuration.findings, *layout.findings]
     findings += dataset.judge(files, layout, configuration.values, manifest.trigger_word, limits.volume_gb)
     model = None
     try:
@@ -90,6 +90,15 @@ def plan(
     if not layout.images or model is None:
         return Decision(tuple(in_order(findings)))
     return _decide(run, manifest, layout, configuration, model, options, filled, findings, limits, kept)
+
+
+def _about_used(found: Sequence[Finding], layout: Layout) -> list[Finding]:
+    """Without what is wrong with files that are not used; what the manifest declares of them must hold all the same."""
+    return [
+        finding
+        for finding in found
+        if finding.path not in layout.not_used or finding.code in ("file-size-differs", "file-digest-differs")
+    ]
 
 
 def _decide(

@@ -85,7 +85,7 @@ def _inspect(
         return inspection.read_and_inspect(file, read, declared.get(file.path), accepted.trigger_word)
 
     results: list[InspectedFile] = []
-    findings = inspection.captions_missing(files)
+    findings: list[Finding] = []
     # Decoding and hashing release the interpreter's lock.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for number, (result, found) in enumerate(threads.map(one, files), 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fine_tuning.findings import Finding
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.layout import Layout, lay_out
 from tests.functions_data import file, unreadable
@@ -14,7 +15,12 @@ def laid_out(*paths: str, repeats: int = 10, trigger_word: str | None = "sks cat
 
 
 def told(layout: Layout) -> list[tuple[str, str]]:
-    return [(finding.code, finding.path) for finding in layout.findings]
+    return [(finding.code, finding.path) for finding in about(layout)]
+
+
+def about(layout: Layout) -> list[Finding]:
+    """What is found beside the captions that most of these datasets do without."""
+    return [finding for finding in layout.findings if finding.code != "caption-missing"]
 
 
 @pytest.mark.parametrize(
@@ -83,12 +89,12 @@ def test_repeats_that_a_lone_folder_only_seems_to_say_are_not_passed_over_in_sil
     folder: str, name: str
 ) -> None:
     layout = laid_out(f"{folder}/a.jpg")
-    (finding,) = layout.findings
+    (finding,) = about(layout)
     assert (finding.code, finding.severity, finding.path) == ("layout-guessed", "warning", folder)
     assert layout.folders[0].name == "10_sks cat"
     assert "trained on as 10_sks cat" in finding.message
     assert f'Name it {name}, or write "repeats": 10 into' in finding.remedy
-    assert not lay_out([file(f"{folder}/a.jpg")], 10, None, ".txt", repeats_given=True).findings
+    assert not about(lay_out([file(f"{folder}/a.jpg")], 10, None, ".txt", repeats_given=True))
 
 
 def test_folders_that_only_seem_to_say_repeats_are_told_how_to_be_named() -> None:
@@ -130,7 +136,7 @@ def test_a_folder_that_is_passed_over_is_told_why_and_how_to_name_it(
     folder: str, said: str, remedy: str
 ) -> None:
     layout = laid_out("2_dog/b.jpg", f"{folder}/a.jpg" if folder != "." else "a.jpg")
-    (finding,) = layout.findings
+    (finding,) = about(layout)
     assert finding.code == "file-outside-layout"
     assert said in finding.message
     assert remedy in finding.remedy
@@ -155,6 +161,54 @@ def test_an_extension_that_the_trainer_does_not_find_is_staged_as_one_that_it_fi
     assert told(laid_out("1_x/a.Jpg")) == [("image-extension-case", "1_x/a.Jpg")]
 
 
+def test_a_jpeg_by_another_name_is_staged_as_a_jpeg() -> None:
+    assert targets("a.jfif", "b.JPE", "a.txt") == {
+        "a.jfif": ["a.jpg"],
+        "a.txt": ["a.txt"],
+        "b.JPE": ["b.jpg"],
+    }
+    (finding,) = about(laid_out("1_x/a.jfif"))
+    assert (finding.code, finding.severity) == ("image-extension-case", "note")
+    assert "staged as .jpg" in finding.message
+
+
+def test_a_missing_caption_is_told_of_images_to_train_on_only() -> None:
+    layout = laid_out("10_x/a.jpg", "10_x/b.jpg", "10_x/b.caption", "reg/1_y/c.jpg", "old/d.jpg")
+    missing = [finding for finding in layout.findings if finding.code == "caption-missing"]
+    assert [(f.severity, f.path) for f in missing] == [("warning", "10_x/a.jpg")]
+    assert "a.txt" in missing[0].remedy
+
+
+@pytest.mark.parametrize(
+    ("paths", "severities"),
+    [
+        (["10_x/a.jpg", "10_x/a.NEF"], {"10_x/a.NEF": "note image-format-unsupported"}),
+        (["10_x/a.jpg", "10_x/A.heic"], {"10_x/A.heic": "note image-format-unsupported"}),
+        (["10_x/a.jpg", "10_x/b.heic"], {"10_x/b.heic": "error image-format-unsupported"}),
+        (["10_x/a.jpg", "raw/a.nef", "b.psd"], dict.fromkeys(["raw/a.nef", "b.psd"], "warning file-outside-layout")),
+        (["a.jpg", "raw/a.nef"], {"raw/a.nef": "warning file-outside-layout"}),
+        (["photos/a.jpg", "raw/a.nef"], {"raw/a.nef": "warning file-outside-layout"}),
+        (
+            ["10_x/a.heic", "a.jpg"],
+            {"10_x/a.heic": "error image-format-unsupported", "a.jpg": "warning file-outside-layout"},
+        ),
+        (["photos/a.heic"], {"photos/a.heic": "error image-format-unsupported"}),
+        (["a.heic"], {"a.heic": "error image-format-unsupported"}),
+        (["10_x/a.jpg", "10_x/._a.heic", "10_x/a.mov"], {}),
+    ],
+)  # fmt: skip
+def test_an_image_that_the_trainer_does_not_read_refuses_a_dataset_only_where_nothing_stands_for_it(
+    paths: list[str], severities: dict[str, str]
+) -> None:
+    found = {finding.path: f"{finding.severity} {finding.code}" for finding in about(laid_out(*paths))}
+    assert found == severities
+
+
+def test_files_that_are_not_used_are_known() -> None:
+    layout = laid_out("1_x/a.jpg", "1_x/a.txt", "1_x/a.caption", "1_x/b.txt", "old/c.jpg", "readme.txt")
+    assert layout.not_used == {"1_x/a.caption", "1_x/b.txt", "old/c.jpg", "readme.txt"}
+
+
 def test_images_of_one_name_are_staged_apart_each_with_the_caption() -> None:
     assert targets("a.jpg", "a.png", "a.Jpg", "a-png.png", "a.txt") == {
         "a.Jpg": ["a.jpg"],
@@ -173,8 +227,7 @@ def test_a_caption_is_found_whatever_system_wrote_its_name(caption: str) -> None
 
 def test_a_caption_of_the_very_name_comes_first() -> None:
     assert targets("a.jpg", "A.txt", "a.txt")["a.txt"] == ["a.txt"]
-    layout = laid_out("1_x/a.jpg", "1_x/A.jpg", "1_x/\u0041.txt", "1_x/a.caption")
-    assert layout.findings == ()
+    assert not about(laid_out("1_x/a.jpg", "1_x/A.jpg", "1_x/\u0041.txt", "1_x/a.caption"))
 
 
 def test_the_configuration_says_which_of_two_captions_counts() -> None:
@@ -187,7 +240,7 @@ def test_the_configuration_says_which_of_two_captions_counts() -> None:
 
 
 def test_a_caption_with_both_extensions_is_told_its_name() -> None:
-    (finding,) = laid_out("1_x/a.jpg", "1_x/a.jpg.txt").findings
+    (finding,) = about(laid_out("1_x/a.jpg", "1_x/a.jpg.txt"))
     assert (finding.code, finding.remedy) == ("caption-without-image", "Name it a.txt.")
 
 

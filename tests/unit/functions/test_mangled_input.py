@@ -37,7 +37,15 @@ folders = st.sampled_from(["", "10_x/", "3_y z/", "reg/1_x/", "10/", "x/", "10_x
 )
 stems = st.sampled_from(["a", "A", "b", "caf\u00e9", "cafe\u0301", "a.jpg", "._a", " "]) | parts
 suffixes = st.sampled_from(
-    [".jpg", ".Jpg", ".JPG", ".png", ".webp", ".bmp", ".gif", ".heic", ".txt", ".caption", ".md", ""]
+    [
+        *(".jpg", ".Jpg", ".JPG", ".jfif", ".png", ".webp", ".bmp"),
+        ".gif",
+        ".heic",
+        ".txt",
+        ".caption",
+        ".md",
+        "",
+    ]
 )
 paths = st.builds("{}{}{}".format, folders, stems, suffixes)
 contents = (
