@@ -1,9 +1,9 @@
 """What follows when a training ended without a model because AWS had no instance for it, or lost it.
 
-Capacity comes and goes, so the same rung is tried again after a wait that doubles; a quota of zero does not mend
-itself, and spot capacity that did not come in its time will not either, so the next rung follows at once. An internal
-error of SageMaker's is tried again on the same rung, but is no reason for a dearer one. What was spent before counts
-against the budget.
+Capacity comes and goes, so the same rung is tried again after a wait that doubles; a quota below what is asked for does
+not mend itself, and spot capacity that did not come in its time will not either, so the next rung follows at once. An
+internal error of SageMaker's is tried again on the same rung, but is no reason for a dearer one. What was spent before
+counts against the budget.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 LONGEST_WAIT_SECONDS = 3600
 
-Lack = Literal["capacity", "quota", "quota-zero", "spot-wait", "internal-error"]
+Lack = Literal["capacity", "quota", "quota-too-small", "spot-wait", "internal-error"]
 Rung = Mapping[str, Any]
 
 
@@ -150,15 +150,18 @@ def in_words(ended: Sequence[Ended]) -> str:
 
 def remedy(ended: Sequence[Ended]) -> str:
     """Of a ladder that is exhausted: the quotas to raise, as far as quotas were the reason."""
-    quotas = dict.fromkeys(each.quota for each in ended if each.quota)
-    if quotas:
-        names = ", ".join(f"'{name}'" for name in quotas)
-        return (
-            f"Ask for a higher quota {names} in Service Quotas (Amazon SageMaker), or name another instance "
-            "type in `instance_types`."
-        )
+    if quotas := list(dict.fromkeys(each.quota for each in ended if each.quota)):
+        return to_raise(quotas)
     if any(each.lack == "quota" for each in ended):
         return "Ask for a higher quota of pipeline executions, or wait and run it again."
     if ended and ended[-1].lack == "internal-error":
         return "Run it again later; if it stays so, ask AWS Support about the training job."
     return "Run it again later, or name further instance types in `instance_types`."
+
+
+def to_raise(quotas: Sequence[str]) -> str:
+    """The remedy that names the quotas to raise; not each of them is one of an instance type."""
+    names = ", ".join(f"'{name}'" for name in quotas)
+    of_instances = any(name.startswith("ml.") for name in quotas)
+    otherwise = ", or name another instance type in `instance_types`" if of_instances else ""
+    return f"Ask for a higher quota {names} in Service Quotas (Amazon SageMaker){otherwise}."

@@ -7,12 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fine_tuning.attempts import Lack
+from fine_tuning.account_limit import AccountLimit
+from fine_tuning.attempts import Lack, to_raise
 
-# "The account-level service limit 'ml.g5.8xlarge for spot training job usage' is 0 Instances, with current …"
 _QUOTA = re.compile(r"ResourceLimitExceeded|account-level service limit", re.IGNORECASE)
-_QUOTA_NAME = re.compile(r"(ml\.[a-z0-9-]+\.[a-z0-9]+) for (spot )?training job usage")
-_NO_QUOTA = re.compile(r"service limit '[^']*' is 0 ", re.IGNORECASE)
 # At the beginning: what a container writes about its own troubles is no lack of an instance.
 _JOB_LACKS_CAPACITY = re.compile(r"(ClientError: )?CapacityError\b", re.IGNORECASE)
 _INTERNAL_ERROR = re.compile(r"(ClientError: )?InternalServerError\b", re.IGNORECASE)
@@ -42,10 +40,7 @@ def service_limit(reason: str, observation: Mapping[str, Any] | None) -> Service
     seen = observation or {}
     text = f"{reason} {seen.get('secondary_status') or ''}"
     if _QUOTA.search(text):
-        return ServiceLimit(
-            f"Ask for a higher quota '{quota_of(text, seen)}' in Service Quotas (Amazon SageMaker), "
-            "or name another instance type."
-        )
+        return ServiceLimit(to_raise([quota_of(text, seen)]))
     if _CAPACITY.search(text):
         spot = ', set "spot": false' if seen.get("spot") else ""
         return ServiceLimit(f"Try again later{spot}, or name another instance type in `instance_types`.")
@@ -74,7 +69,7 @@ def lack_of(error: str, reason: str, observation: Mapping[str, Any]) -> Lack | N
     if error == _TOO_MANY_EXECUTIONS:
         return "quota"
     if not observation.get("training_job") and _QUOTA.search(reason):
-        return "quota-zero" if _NO_QUOTA.search(reason) else "quota"
+        return "quota-too-small" if AccountLimit.of(reason).never_allows else "quota"
     if _JOB_LACKS_CAPACITY.match(reason):
         return "capacity"
     if _INTERNAL_ERROR.match(reason):
@@ -85,8 +80,8 @@ def lack_of(error: str, reason: str, observation: Mapping[str, Any]) -> Lack | N
 
 
 def quota_of(text: str, observation: Mapping[str, Any]) -> str:
-    """The quota that was met, as Service Quotas lists it."""
-    if match := _QUOTA_NAME.search(text):
-        return match[0]
+    """The quota that was met, as Service Quotas lists it; that of the instance where SageMaker names none."""
+    if name := AccountLimit.of(text).name:
+        return name
     instance_type = observation.get("instance_type") or "<instance type>"
     return f"{instance_type} for {'spot ' if observation.get('spot') else ''}training job usage"

@@ -17,7 +17,7 @@ _REASONS: Mapping[Lack, str] = {
     "capacity": "capacity",
     "spot-wait": "capacity",
     "quota": "quota",
-    "quota-zero": "quota",
+    "quota-too-small": "quota",
     "internal-error": "sagemaker",
 }
 _LONGEST_REASON = 300  # characters of a reason that the record keeps of each attempt
@@ -77,7 +77,7 @@ def _ended(rung: Mapping[str, Any], failure: Mapping[str, Any], arn: str) -> End
         spot=rung["spot"],
         status=str(observation.get("status") or failure.get("error") or ""),
         lack=lack,
-        quota=quota_of(reason, instance) if lack in ("quota", "quota-zero") and observation else None,
+        quota=quota_of(reason, instance) if lack in ("quota", "quota-too-small") and observation else None,
         reason=(reason.strip().splitlines() or [""])[0][:_LONGEST_REASON],
         seconds=observation.get("seconds"),
         cost_usd=observation.get("cost_usd"),

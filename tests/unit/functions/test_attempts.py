@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fine_tuning import attempts
+from fine_tuning.account_limit import AccountLimit
 from fine_tuning.attempts import Attempt, Ended, Lack, Patience, following, within_budget
 from fine_tuning.service_limit import lack_of, quota_of
 
@@ -59,7 +60,7 @@ def test_lack_of_capacity_waits_twice_as_long_each_time_and_then_takes_the_next_
 
 def test_a_quota_in_use_is_waited_for_a_quota_of_zero_is_not() -> None:
     assert starts(["quota"]) == [(0, 300)]
-    assert starts(["quota-zero", "quota-zero", "quota-zero"]) == [(1, 0), (2, 0)]
+    assert starts(["quota-too-small", "quota-too-small", "quota-too-small"]) == [(1, 0), (2, 0)]
 
 
 def test_spot_capacity_that_did_not_come_in_time_is_not_waited_for_again() -> None:
@@ -84,7 +85,9 @@ def test_no_wait_is_longer_than_an_hour() -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["capacity", "quota", "quota-zero", "spot-wait", "internal-error"]), max_size=30)
+    st.lists(
+        st.sampled_from(["capacity", "quota", "quota-too-small", "spot-wait", "internal-error"]), max_size=30
+    )
 )
 def test_every_start_has_a_number_of_its_own_and_the_ladder_comes_to_an_end(lacks: list[Lack]) -> None:
     attempt, numbers = Attempt(), [1]
@@ -148,7 +151,7 @@ def test_without_a_budget_an_expense_or_a_price_a_rung_stays_as_it_is(
 
 def test_an_exhausted_ladder_names_every_quota_once() -> None:
     quota = "ml.g6.2xlarge for spot training job usage"
-    tried = [ended("quota-zero", quota=quota), ended("quota", quota=quota), ended("capacity")]
+    tried = [ended("quota-too-small", quota=quota), ended("quota", quota=quota), ended("capacity")]
     tried.append(replace(tried[0], spot=False, quota="ml.g6.2xlarge for training job usage"))
     assert attempts.remedy(tried).count(f"'{quota}'") == 1
     assert "'ml.g6.2xlarge for training job usage'" in attempts.remedy(tried)
@@ -163,13 +166,25 @@ REFUSED = (
     "'ml.g5.8xlarge for spot training job usage' is {limit} Instances, with current utilization of 0 Instances "
     "and a request delta of 1 Instances. Please use AWS Service Quotas to request an increase for this quota."
 )
+LIMIT = (
+    "ClientError: An error occurred (ResourceLimitExceeded) when calling the CreateTrainingJob operation: The "
+    "account-level service limit {} {unit}, with current utilization of {} {unit} and a request delta of {} {unit}. "
+    "Please contact AWS support to request an increase for this limit."
+)
+ELEVEN_OF_FOUR = LIMIT.format("'Number of instances across all training jobs' is 4", 0, 11, unit="Instances")
+FOUR_OF_FOUR = LIMIT.format("'Number of instances across all training jobs' is 4", 4, 1, unit="Instances")
+TOO_LONG = LIMIT.format("'Longest run time for a training job' is 432,000", 0, 604800, unit="Seconds")
+NAMELESS = LIMIT.format("is 2", 2, 1, unit="Instances")
 
 
 @pytest.mark.parametrize(
     ("error", "reason", "observation", "lack"),
     [
-        ("TrainingFailed", REFUSED.format(limit=0), {}, "quota-zero"),
+        ("TrainingFailed", REFUSED.format(limit=0), {}, "quota-too-small"),
         ("TrainingFailed", REFUSED.format(limit=2), {}, "quota"),
+        ("TrainingFailed", ELEVEN_OF_FOUR, {}, "quota-too-small"),
+        ("TrainingFailed", TOO_LONG, {}, "quota-too-small"),
+        ("TrainingFailed", FOUR_OF_FOUR, {}, "quota"),
         ("TrainingFailed", "ResourceLimitExceeded: too many", {"training_job": None}, "quota"),
         ("TrainingFailed", "CapacityError: Unable to provision", {"training_job": "j"}, "capacity"),
         ("TrainingFailed", "ClientError: CapacityError: none", {"training_job": "j"}, "capacity"),
@@ -205,11 +220,49 @@ def test_the_quota_has_the_name_that_service_quotas_lists() -> None:
     instance = {"instance_type": "ml.g5.8xlarge", "spot": True}
     assert quota_of(REFUSED.format(limit=0), {}) == "ml.g5.8xlarge for spot training job usage"
     assert quota_of("ResourceLimitExceeded", instance) == "ml.g5.8xlarge for spot training job usage"
+    assert quota_of(ELEVEN_OF_FOUR, instance) == "Number of instances across all training jobs"
+    assert quota_of(TOO_LONG, instance) == "Longest run time for a training job"
+    assert quota_of(NAMELESS, instance) == "ml.g5.8xlarge for spot training job usage"
+
+
+def test_a_limit_is_known_as_far_as_it_was_told() -> None:
+    assert AccountLimit.of(ELEVEN_OF_FOUR) == AccountLimit(
+        "Number of instances across all training jobs", 4, 0, 11
+    )
+    assert AccountLimit.of(TOO_LONG) == AccountLimit(
+        "Longest run time for a training job", 432_000, 0, 604_800
+    )
+    assert AccountLimit.of(NAMELESS) == AccountLimit(None, 2, 2, 1)
+    assert AccountLimit.of("account-level service limit 'a' is 0 Instances") == AccountLimit("a", 0)
+    assert AccountLimit.of("ResourceLimitExceeded: too many") == AccountLimit()
+
+
+@pytest.mark.parametrize(
+    ("limit", "never"),
+    [
+        (AccountLimit("a", 0), True),
+        (AccountLimit("a", 0, 0, 1), True),
+        (AccountLimit("a", 4, 0, 11), True),
+        (AccountLimit("a", 1, 1, 1), False),
+        (AccountLimit("a", 1), False),
+        (AccountLimit(), False),
+    ],
+)
+def test_a_limit_below_the_request_alone_never_allows_it(limit: AccountLimit, never: bool) -> None:
+    assert limit.never_allows is never
+
+
+def test_another_instance_type_is_no_remedy_for_a_limit_of_all() -> None:
+    assert "instance type" in attempts.to_raise(["ml.g5.8xlarge for training job usage"])
+    assert "instance type" not in attempts.to_raise(["Longest run time for a training job"])
+    assert "'Longest run time for a training job'" in attempts.to_raise(
+        ["Longest run time for a training job"]
+    )
 
 
 def test_the_furthest_checkpoint_of_all_attempts_decides_what_is_still_to_be_paid() -> None:
     far = replace(ended("spot-wait", cost_usd=1.0), remaining=0.2)
-    nowhere = ended("quota-zero", cost_usd=None)
+    nowhere = ended("quota-too-small", cost_usd=None)
     ladder = [LADDER[0], LADDER[1], rung("ml.g5.2xlarge")]
     # 0.7 USD are left for the last rung: 27 minutes at 1.52 USD an hour, a fifth of its hour.
     then = following(ladder, Attempt(number=2, rung=1, ended=(far,)), nowhere, PATIENCE, 1.7)
