@@ -37,8 +37,14 @@ def place(
         preferred: the extension of the caption that counts where an image has several.
         wants_captions: regularization images need none.
     """
-    images = sorted((file for file in files if file.kind == "image" and file.width), key=lambda f: f.path)
-    captions, findings = _captions([file for file in files if file.kind == "caption"], images, preferred)
+    everything = sorted((file for file in files if file.kind == "image"), key=lambda f: f.path)
+    images = [image for image in everything if image.width]
+    twins = {pair_of(image.path): image.path for image in images}
+    foreign = [file for file in files if is_foreign_image(file.path)]
+    # A caption belongs to its image, though that must be mended first.
+    described = [*everything, *(file for file in foreign if pair_of(file.path) not in twins)]
+    captions, findings = _captions([file for file in files if file.kind == "caption"], described, preferred)
+    findings += [_undescribed(f) for f in everything if wants_captions and stem_of(f.path) not in captions]
     placed: list[Placement] = []
     taken: set[str] = set()
     for image in images:
@@ -48,10 +54,8 @@ def place(
         placed.append(Placement(image.path, f"{stem}{_found_suffix(path.suffix)}"))
         if caption := captions.get(stem_of(image.path)):
             placed.append(Placement(caption.path, f"{stem}{caption_extension}"))
-    findings += [
-        _undescribed(image) for image in images if wants_captions and stem_of(image.path) not in captions
-    ]
-    findings += _about_names(images) + _foreign(files, images)
+    findings += _about_names(images)
+    findings += [_foreign(file.path, twins.get(pair_of(file.path))) for file in foreign]
     return sorted(placed, key=lambda p: (p.source, p.target)), findings
 
 
@@ -100,20 +104,14 @@ def _undescribed(image: InspectedFile) -> Finding:
     return warning("caption-missing", image.path, message, remedy)
 
 
-def _foreign(files: Sequence[InspectedFile], images: Sequence[InspectedFile]) -> list[Finding]:
-    """Images of formats that the trainer does not read; beside the same in one that it reads they harm nobody."""
-    readable = {pair_of(image.path): PurePosixPath(image.path).name for image in images}
-    findings: list[Finding] = []
-    for file in files:
-        if not is_foreign_image(file.path):
-            continue
-        what = f"The trainer does not read {PurePosixPath(file.path).suffix.lower()} files"
-        if twin := readable.get(pair_of(file.path)):
-            message = f"{what}; {twin} beside it is trained on."
-            findings.append(note("image-format-unsupported", file.path, message))
-        else:
-            findings.append(image_check.unsupported(file.path, what))
-    return findings
+def _foreign(path: str, twin: str | None) -> Finding:
+    """An image of a format that the trainer does not read; beside the same in one that it reads it harms nobody."""
+    what = f"The trainer does not read {PurePosixPath(path).suffix.lower()} files"
+    if twin is None:
+        return image_check.unsupported(path, what)
+    return note(
+        "image-format-unsupported", path, f"{what}; {PurePosixPath(twin).name} beside it is trained on."
+    )
 
 
 def _about_names(images: Sequence[InspectedFile]) -> list[Finding]:

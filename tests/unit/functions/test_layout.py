@@ -225,6 +225,10 @@ def test_a_caption_is_found_whatever_system_wrote_its_name(caption: str) -> None
     assert targets(image, caption) == {image: [image], caption: ["cafe\u0301.txt"]}
 
 
+def test_a_raw_file_takes_no_caption_from_the_image_beside_it() -> None:
+    assert targets("img.jpg", "IMG.HEIC", "IMG.txt") == {"img.jpg": ["img.jpg"], "IMG.txt": ["img.txt"]}
+
+
 def test_a_caption_of_the_very_name_comes_first() -> None:
     assert targets("a.jpg", "A.txt", "a.txt")["a.txt"] == ["a.txt"]
     assert not about(laid_out("1_x/a.jpg", "1_x/A.jpg", "1_x/\u0041.txt", "1_x/a.caption"))
@@ -244,7 +248,16 @@ def test_a_caption_with_both_extensions_is_told_its_name() -> None:
     assert (finding.code, finding.remedy) == ("caption-without-image", "Name it a.txt.")
 
 
-def test_an_unreadable_image_is_in_no_folder() -> None:
-    files: list[InspectedFile] = [file("1_x/a.jpg"), unreadable("1_x/b.jpg"), file("1_x/b.txt")]
-    (folder,) = lay_out(files, 10, None, ".txt").folders
-    assert [placed.target for placed in folder.files] == ["a.jpg"]
+def test_an_unreadable_image_is_in_no_folder_and_its_caption_waits_for_a_better_one() -> None:
+    files: list[InspectedFile] = [
+        file("1_x/a.jpg"),
+        file("1_x/a.txt"),
+        unreadable("1_x/b.jpg"),
+        file("1_x/b.txt"),
+    ]
+    files += [unreadable("1_x/c.jpg"), file("1_x/d.heic"), file("1_x/d.txt")]
+    layout = lay_out(files, 10, None, ".txt")
+    assert [placed.target for placed in layout.folders[0].files] == ["a.jpg", "a.txt"]
+    assert told(layout) == [("image-format-unsupported", "1_x/d.heic")]
+    assert [finding.path for finding in layout.findings if finding.code == "caption-missing"] == ["1_x/c.jpg"]
+    assert not layout.not_used
