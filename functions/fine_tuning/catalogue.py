@@ -323,6 +323,18 @@ _PLAN = {
     "base-model-missing": _error(
         "There is no base model at the address.", "Upload it there, or correct `base_model`."
     ),
+    "base-model-not-sdxl": _error(
+        "The base model is one of Stable Diffusion 1 or 2, or SDXL's refiner; the SDXL trainer stops at it.",
+        "Name one of SDXL as `base_model`, or none for SDXL base 1.0.",
+    ),
+    "base-model-replaced": _warning(
+        "The configuration names a base model by a path of another machine; another model is trained on.",
+        "Upload it below models/ of the bucket and name its address as `base_model`, or remove the option.",
+    ),
+    "base-model-unpinned": _warning(
+        "The configuration names what can only be a model of the hub; it is trained on as its branch main is then.",
+        "Name it as `base_model` in the manifest, with a revision.",
+    ),
     "price-unknown": Code(
         ("warning", "error"),
         "No price of the instance type is known, so the cost cannot be quoted; an error where there is a budget.",

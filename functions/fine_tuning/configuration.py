@@ -12,7 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fine_tuning import gpu, kohya_toml, option_policy, option_values, options, trainer_rules
+from fine_tuning import base_model, gpu, kohya_toml, option_policy, option_values, options, trainer_rules
+from fine_tuning.base_model import NamedModel
 from fine_tuning.file_kinds import CAPTION_EXTENSIONS
 from fine_tuning.findings import Finding, error, note, warning
 from fine_tuning.manifest import Manifest
@@ -34,7 +35,7 @@ class Configuration:
         values: option → value for config.toml, without paths, which the container sets, and without the
             length, which the plan adds.
         layers: the options of the manifest, the TOML and the preset, each judged, the weightiest first.
-        hub_model: a hub id that the TOML names as its base model, if it does.
+        named_model: what the manifest's `config` or the TOML names as the base model, if one does.
         preferred_captions: the extension of the captions that count where an image has several.
         chosen: options that larger_batch.py put into the preset's place.
         epochs: those that are planned where nobody says how long; None where the batch decides about them.
@@ -42,7 +43,7 @@ class Configuration:
 
     values: dict[str, Any]
     layers: tuple[dict[str, Any], ...]
-    hub_model: str | None
+    named_model: NamedModel | None
     findings: tuple[Finding, ...]
     preferred_captions: str = CAPTION_EXTENSION
     chosen: Mapping[str, Any] = field(default_factory=dict)
@@ -100,8 +101,10 @@ def resolve(
         # Without it the trainer shuffles once for the images to train on and once more for those to validate with
         # (train_util.py, split_train_val), so that some are both.
         values.setdefault("validation_seed", values["seed"])
+    named = ((where, given.get(base_model.OPTION)) for where, given in sources.items())
+    named_model = next((NamedModel(str(value), where) for where, value in named if value), None)
     return Configuration(
-        values, tuple(layers), _hub_model(from_toml), tuple(findings), _preferred_captions(sources.values())
+        values, tuple(layers), named_model, tuple(findings), _preferred_captions(sources.values())
     )
 
 
@@ -161,14 +164,6 @@ def _drop_spelt_out_defaults(given: dict[str, Any], where: str) -> list[Finding]
             message = f"The option {name} is {given.pop(name)}, the trainer's default; it is left out."
             findings.append(note("option-overridden", where, message))
     return findings
-
-
-def _hub_model(written: Mapping[str, Any]) -> str | None:
-    """`organisation/model` out of the TOML's base model; a path of another machine says nothing."""
-    name = written.get("pretrained_model_name_or_path")
-    if not isinstance(name, str) or name.count("/") != 1 or name.startswith(("/", ".", "~")):
-        return None
-    return name if not name.endswith((".safetensors", ".ckpt")) else None
 
 
 def _preferred_captions(sources: Any) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fine_tuning import base_model
 from fine_tuning.file_kinds import CAPTION_EXTENSIONS
 from fine_tuning.findings import Finding, error, note
 from fine_tuning.nearest import did_you_mean
@@ -64,7 +65,6 @@ _OVERRIDDEN = {
         ("initial_epoch", "initial_step", "skip_until_initial_step"),
         "the training container goes on where an interrupted job was",
     ),
-    "pretrained_model_name_or_path": "the manifest's `base_model` decides",
     "sample_prompts": "the manifest's `sample_prompts` decide",
     **dict.fromkeys(
         ("log_config", "log_prefix", "log_tracker_name", "log_with", "wandb_run_name"),
@@ -124,6 +124,8 @@ def apply(given: Mapping[str, Any], where: str, kohya_version: str) -> tuple[dic
     for name, value in given.items():
         if _says_nothing(value):
             continue  # the kohya_ss GUI writes "" and false for every option that it knows
+        if name == base_model.OPTION:
+            continue  # base_model.judge tells what becomes of it
         if name in _NAMED_OPTIONS:
             allowed = allowed_names(name, kohya_version)
             # The trainer finds schedulers and modules by their exact name alone.

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fine_tuning import buckets, dataset, ladder, quote
-from fine_tuning.base_model import BaseModel, BaseModelElsewhereError, base_model
+from fine_tuning import base_model, buckets, dataset, ladder, quote
+from fine_tuning.base_model import BaseModel
 from fine_tuning.configuration import CAPTION_EXTENSION, Configuration, resolve
 from fine_tuning.findings import Finding, error, has_errors, in_order
 from fine_tuning.inventory import InspectedFile
@@ -77,8 +77,9 @@ def plan(
     findings += dataset.judge(files, layout, configuration.values, manifest.trigger_word, limits.volume_gb)
     model = None
     try:
-        model = base_model(manifest.base_model, configuration.hub_model, run.bucket)
-    except BaseModelElsewhereError as problem:
+        model = base_model.base_model(manifest.base_model, configuration.named_model, run.bucket)
+        findings += base_model.judge(model, manifest.base_model, configuration.named_model)
+    except base_model.BaseModelElsewhereError as problem:
         findings.append(error("base-model-elsewhere", MANIFEST_NAME, problem.cause, problem.remedy))
     try:
         options = buckets.BucketOptions.of_config(configuration.values)

@@ -12,7 +12,13 @@ from fine_tuning.plan import Decision
 
 def report(decision: Decision) -> dict[str, Any]:
     """report.json of a dataset that was planned or rejected."""
-    facts = {**decision.summary, "buckets": _bucket_table(decision)} if decision.summary else None
+    facts = None
+    if decision.summary and decision.base_model:
+        facts = {
+            **decision.summary,
+            "base_model": decision.base_model.name,
+            "buckets": _bucket_table(decision),
+        }
     return {
         "accepted": decision.accepted,
         "findings": [finding.as_document() for finding in decision.findings],

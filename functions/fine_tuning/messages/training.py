@@ -99,10 +99,14 @@ def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Me
     warnings = [finding for finding in findings if finding.severity == "warning"]
     instance = f"{plan['instance_type']}{_capacity(plan['spot'])}"
     ladder = f", rung {rung['number']} of {rung['of']}" if rung else ""
+    # A report from before it was told names none.
+    base_model = str((report.get("plan") or {}).get("base_model") or "")
+    is_address = base_model.startswith("s3://")
     paragraphs: list[Paragraph] = [
         [f"The dataset {run.dataset} was accepted and its training is starting."],
         [
             *([f"Images: {facts['images']}"] if "images" in facts else []),
+            *([f"Base model: {base_model}"] if base_model and not is_address else []),
             f"Steps: {plan['total_steps']}",
             f"Instance: {instance}{ladder}",
             f"Quote: {duration(plan['estimated_seconds'])}, {money(plan['estimated_cost_usd'])}",
@@ -112,6 +116,7 @@ def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Me
             f"Limit: the job is ended after {duration(plan['max_runtime_seconds'])}",
             f"Run: {run.run_id}",
         ],
+        ["The base model:", base_model] if is_address else [],
         [f"{counted(len(warnings), 'warning')}:", *_warned(warnings)] if warnings else [],
         ["The report:", run.uri(run.report_key)],
         ["To stop it:", f"./dev stop {run.run_id}"],

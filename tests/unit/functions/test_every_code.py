@@ -216,6 +216,15 @@ CASES: Mapping[str, list[Case]] = {
     "steps-planned": [Case(manifest={"config": {}})],
     "base-model-elsewhere": [Case(manifest={"base_model": "s3://elsewhere/models/x/m.safetensors"})],
     "base-model-missing": [Case(manifest={"base_model": f"s3://{BUCKET}/models/x/m.safetensors"})],
+    "base-model-not-sdxl": [
+        Case(manifest={"base_model": "stabilityai/stable-diffusion-2-1@main"}),
+        toml('pretrained_model_name_or_path = "runwayml/stable-diffusion-v1-5"'),
+    ],
+    "base-model-replaced": [
+        toml('pretrained_model_name_or_path = "D:/models/ponyDiffusionV6XL.safetensors"'),
+        option(pretrained_model_name_or_path="sdxl/"),
+    ],
+    "base-model-unpinned": [toml('pretrained_model_name_or_path = "models/pony"')],
     "price-unknown": [
         Case(manifest={"instance_types": ["ml.x9.large"]}, severity="warning"),
         Case(manifest={"instance_types": ["ml.x9.large"], "max_cost_usd": 5}, severity="error"),

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fine_tuning import console, failure, larger_batch, messages
+from fine_tuning.base_model import DEFAULT_ID, DEFAULT_REVISION
 from fine_tuning.findings import error, warning
 from fine_tuning.messages import Message
 from fine_tuning.run import Run
@@ -180,7 +181,13 @@ CASES: dict[str, Callable[[], Message]] = {
         },
     ),
     "started": lambda: messages.started(
-        RUN, {"plan": PLAN, "images": 120, "image": IMAGE}, {"findings": [], "quote": QUOTE}
+        RUN,
+        {"plan": PLAN, "images": 120, "image": IMAGE},
+        {
+            "findings": [],
+            "plan": {"base_model": f"{DEFAULT_ID}@{DEFAULT_REVISION}"},
+            "quote": QUOTE,
+        },
     ),
     "started-on-a-rung": lambda: messages.started(
         RUN,
@@ -188,7 +195,10 @@ CASES: dict[str, Callable[[], Message]] = {
             "plan": {**PLAN, "instance_type": "ml.g6.2xlarge", "spot": True},
             "rung": {"number": 2, "of": 3},
         },
-        {"findings": []},
+        {
+            "findings": [],
+            "plan": {"base_model": f"s3://{RUN.bucket}/models/pony/ponyDiffusionV6XL.safetensors"},
+        },
     ),
     "started-with-a-recipe": lambda: messages.started(
         RUN,

@@ -9,7 +9,13 @@ import jsonschema_rs
 import pytest
 
 from fine_tuning import configuration, plan
-from fine_tuning.base_model import BaseModelElsewhereError, base_model
+from fine_tuning.base_model import (
+    DEFAULT_ID,
+    DEFAULT_REVISION,
+    BaseModelElsewhereError,
+    NamedModel,
+    base_model,
+)
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.limits import Limits
 from fine_tuning.manifest import Manifest
@@ -198,8 +204,9 @@ def test_base_models() -> None:
     assert (default.kind, default.file) == ("hub", "sd_xl_base_1.0.safetensors")
     assert default.revision is not None
     assert len(default.revision) == 40
-    assert base_model("a/b@main", "c/d", BUCKET).id == "a/b"
-    assert base_model(None, "c/d", BUCKET).id == "c/d"
+    of_the_toml = NamedModel("c/d", "kohya-sdxl-config.toml")
+    assert base_model("a/b@main", of_the_toml, BUCKET).name == "a/b@main"
+    assert base_model(None, of_the_toml, BUCKET).name == "c/d@main"
     channel = base_model(f"s3://{BUCKET}/models/x/m.safetensors", None, BUCKET)
     assert (channel.kind, channel.id, channel.file) == (
         "channel",
@@ -210,6 +217,43 @@ def test_base_models() -> None:
         base_model("s3://elsewhere/m/m.safetensors", None, BUCKET)
     with pytest.raises(BaseModelElsewhereError):
         base_model(f"s3://{BUCKET}/m.safetensors", None, BUCKET)
+
+
+@pytest.mark.parametrize(
+    ("named", "trained_on", "told"),
+    [
+        ("stabilityai/stable-diffusion-xl-base-1.0", "", []),
+        ("some/model", "some/model@main", [("warning", "base-model-unpinned")]),
+        ("D:/models/sd_xl_base_1.0.safetensors", "", [("note", "option-overridden")]),
+        ("D:\\models\\sd_xl_base_1.0.safetensors", "", [("note", "option-overridden")]),
+        *(
+            (path, "", [("warning", "base-model-replaced")])
+            for path in (
+                *(
+                    "D:/models/ponyDiffusionV6XL.safetensors",
+                    "D:/pony",
+                    "My Models/pony v6",
+                    "models\\pony/x",
+                ),
+                *("sdxl/", "/a/b", "./a/b", "a/b.safetensors", "a/b.CKPT", "pony", "a/b/c", "~/pony"),
+            )
+        ),
+    ],
+)
+def test_no_other_base_model_is_trained_on_in_silence(
+    named: str, trained_on: str, told: list[tuple[str, str]]
+) -> None:
+    toml = f"pretrained_model_name_or_path = {json.dumps(named)}".encode()
+    decision = decide(FILES[:2], toml, config={"max_train_epochs": 1})
+    document = report(decision)
+    trained_on = trained_on or f"{DEFAULT_ID}@{DEFAULT_REVISION}"
+    assert document["plan"]["base_model"] == trained_on
+    assert [(one.severity, one.code) for one in decision.findings] == told
+    assert all(named in one.message for one in decision.findings)
+    assert all(trained_on in one.message for one in decision.findings if one.code == "base-model-replaced")
+    beside = decide(FILES[:2], toml, config={"max_train_epochs": 1}, base_model="x/y@main")
+    assert [(one.severity, one.code) for one in beside.findings] == [("note", "option-overridden")]
+    assert report(beside)["plan"]["base_model"] == "x/y@main"
 
 
 def test_images_held_back_for_validation_are_not_in_the_buckets_and_the_split_is_one_and_the_same() -> None:
