@@ -254,7 +254,7 @@ _LAYOUT = {
     ),
     "file-outside-layout": _warning(
         "No folder that is trained on holds the file; it is not used, and nothing else is said of it.",
-        "Move it into a folder named <repeats>_<token>.",
+        "Move it into a folder named <repeats>_<token>; images for regularization into reg/<repeats>_<class>.",
     ),
     "file-not-used": Code(
         ("warning", "note"),

@@ -45,7 +45,16 @@ def almost(folder: str) -> str | None:
 
 def is_for_regularization(folder: str) -> bool:
     """Whether any part of its path is `reg` or the like."""
-    return any(_REGULARIZATION.fullmatch(part) for part in PurePosixPath(folder).parts)
+    return before_regularization(folder) is not None
+
+
+def before_regularization(folder: str) -> str | None:
+    """Where its first part lies that is `reg` or the like, None where none is."""
+    path = PurePosixPath(folder)
+    for number, part in enumerate(path.parts):
+        if _REGULARIZATION.fullmatch(part):
+            return str(PurePosixPath(*path.parts[:number]))
+    return None
 
 
 def regularizes(folder: str) -> str | None:

@@ -17,6 +17,7 @@ from fine_tuning import folder_names
 from fine_tuning.file_kinds import is_foreign_image
 from fine_tuning.findings import Finding, error, has_errors, note, warning
 from fine_tuning.inventory import InspectedFile
+from fine_tuning.passed_over import passed_over
 from fine_tuning.placement import Placement, place
 
 _ANY_TOKEN = "subject"
@@ -98,7 +99,12 @@ def lay_out(
             findings += [] if repeats_given else _guessed(home, *folders[home])
     folders |= _named(by_folder, home or ".", token)
     if not has_errors(findings):
-        findings += _outside(by_folder, folders, home or ".")
+        findings += [
+            passed_over(file.path, folders, home or ".")
+            for folder, files in by_folder.items()
+            if folder not in folders
+            for file in files
+        ]
     findings += _without_token(folders)
     built: list[TrainingFolder] = []
     for folder, (name, count) in sorted(folders.items()):
@@ -239,41 +245,6 @@ def _too_many_regularization_images(folders: Sequence[TrainingFolder]) -> list[F
         "those that are more are never used."
     )
     return [warning("regularization-unused", "reg", message, "Remove some, or lower their repeats.")]
-
-
-def _outside(
-    by_folder: Mapping[str, Sequence[InspectedFile]], folders: Mapping[str, tuple[str, int]], home: str
-) -> list[Finding]:
-    return [
-        warning(
-            "file-outside-layout",
-            file.path,
-            f"The file is not used: {_why_outside(folder, folders, home)}.",
-            _outside_remedy(folder),
-        )
-        for folder, files in by_folder.items()
-        if folder not in folders
-        for file in files
-    ]
-
-
-def _why_outside(folder: str, folders: Collection[str], home: str) -> str:
-    if folder in (".", home):
-        return "it lies beside the folders that are trained on"
-    if any(folder_names.is_within(folder, other) for other in folders if other != "."):
-        return f"the folder {folder} lies too deep, the trainer reads one level"
-    if folder_names.says_no_repeats(folder):
-        return f"the folder {folder} says 0 repeats"
-    if folder_names.repeats_of(folder) is not None:
-        where = "beside the manifest" if home == "." else f"in {home}"
-        return f"the folder {folder} does not lie {where}, as those do that are trained on"
-    return f"the folder {folder} does not say how often to repeat its images"
-
-
-def _outside_remedy(folder: str) -> str:
-    if meant := folder_names.almost(folder):
-        return f"Name the folder {meant}."
-    return "Move it into a folder named <repeats>_<token>, for example 10_sks cat."
 
 
 def _listed(folders: Sequence[str]) -> str:

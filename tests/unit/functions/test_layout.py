@@ -142,6 +142,35 @@ def test_a_folder_that_is_passed_over_is_told_why_and_how_to_name_it(
     assert remedy in finding.remedy
 
 
+@pytest.mark.parametrize(
+    ("path", "remedy"),
+    [
+        ("regularization/1_cat/r.jpg", "Name the folder reg/1_cat."),
+        ("Reg/1_cat/r.jpg", "Name the folder reg/1_cat."),
+        ("img/Regularisation images/1_cat/r.jpg", "Name the folder img/reg/1_cat."),
+        ("old/reg/1_cat/r.jpg", "Name the folder reg/1_cat."),
+        ("reg/5 cat/r.jpg", "Name the folder reg/5_cat."),
+        ("reg/cats/r.jpg", "Move it into reg/<repeats>_<class>, for example reg/1_cat."),
+        ("reg/r.jpg", "Move it into reg/<repeats>_<class>, for example reg/1_cat."),
+        ("reg/0_cat/r.jpg", "Move it into reg/<repeats>_<class>, for example reg/1_cat."),
+        ("reg/1_cat/more/r.jpg", "Move it into reg/<repeats>_<class>, for example reg/1_cat."),
+        ("img/old/3_dog/d.jpg", "Name the folder img/3_dog."),
+        ("img/3 dog/d.jpg", "Name the folder img/3_dog."),
+        ("dogs/d.jpg", "Move it into a folder named <repeats>_<token>, for example img/10_sks cat."),
+    ],
+)
+def test_no_remedy_makes_an_image_for_regularization_one_to_train_on_nor_has_it_passed_over_again(
+    path: str, remedy: str
+) -> None:
+    (finding,) = about(laid_out("img/2_me/a.jpg", path))
+    assert (finding.code, finding.path, finding.remedy) == ("file-outside-layout", path, remedy)
+    assert ("regularization images are looked for" in finding.message) == ("reg/" in remedy)
+    if remedy.startswith("Name"):
+        heeded = f"{remedy.removeprefix('Name the folder ').rstrip('.')}/x.jpg"
+        (used,) = (f for f in laid_out("img/2_me/a.jpg", heeded).folders if f.files[0].source == heeded)
+        assert used.is_regularization == ("reg/" in remedy)
+
+
 def targets(*paths: str) -> dict[str, list[str]]:
     """Source → targets, of one folder."""
     (folder,) = laid_out(*(f"1_x/{path}" for path in paths)).folders

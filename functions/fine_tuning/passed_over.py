@@ -1,0 +1,71 @@
+"""Why a file is not used, and where it would have to lie."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import PurePosixPath
+
+from fine_tuning import folder_names
+from fine_tuning.findings import Finding, warning
+from fine_tuning.folder_names import REGULARIZATION_FOLDER
+
+
+def passed_over(path: str, folders: Collection[str], home: str) -> Finding:
+    """The finding of a file in none of the folders that are trained on.
+
+    Args:
+        folders: those that are, for regularization too.
+        home: the folder that they lie in; "." is the manifest's.
+    """
+    folder = str(PurePosixPath(path).parent)
+    if folder_names.is_for_regularization(folder):
+        reg = _reg(folder, folders, home)
+        why = f"regularization images are looked for in {reg}<repeats>_<class>"
+        remedy = _remedy_for_regularization(folder, reg)
+    else:
+        why, remedy = _why(folder, folders, home), _remedy(folder, home)
+    return warning("file-outside-layout", path, f"The file is not used: {why}.", remedy)
+
+
+def _why(folder: str, folders: Collection[str], home: str) -> str:
+    if folder in (".", home):
+        return "it lies beside the folders that are trained on"
+    if any(folder_names.is_within(folder, other) for other in folders if other != "."):
+        return f"the folder {folder} lies too deep, the trainer reads one level"
+    if folder_names.says_no_repeats(folder):
+        return f"the folder {folder} says 0 repeats"
+    if folder_names.repeats_of(folder) is not None:
+        where = "beside the manifest" if home == "." else f"in {home}"
+        return f"the folder {folder} does not lie {where}, as those do that are trained on"
+    return f"the folder {folder} does not say how often to repeat its images"
+
+
+def _remedy(folder: str, home: str) -> str:
+    if meant := _meant(folder):
+        return f"Name the folder {_beside(home, meant)}."
+    return f"Move it into a folder named <repeats>_<token>, for example {_beside(home, '10_sks cat')}."
+
+
+def _reg(folder: str, folders: Collection[str], home: str) -> str:
+    """`reg/` where there is one that is used, else where this folder would have to lie with the least change."""
+    used = next(filter(None, map(folder_names.regularizes, folders)), None)
+    own = folder_names.before_regularization(folder)
+    above = own if own is not None and folder_names.is_within(home, own) else "."
+    return _beside(used or above, REGULARIZATION_FOLDER)
+
+
+def _remedy_for_regularization(folder: str, reg: str) -> str:
+    """Whoever obeys must not train on the images instead."""
+    if folder_names.is_for_regularization(str(PurePosixPath(folder).parent)) and (meant := _meant(folder)):
+        return f"Name the folder {reg}{meant}."
+    return f"Move it into {reg}<repeats>_<class>, for example {reg}1_cat."
+
+
+def _meant(folder: str) -> str | None:
+    """The folder's own name, written as the trainer reads it."""
+    name = PurePosixPath(folder).name
+    return name if folder_names.repeats_of(name) is not None else folder_names.almost(name)
+
+
+def _beside(home: str, name: str) -> str:
+    return name if home == "." else f"{home}/{name}"
