@@ -1,9 +1,10 @@
 """What follows when a training ended without a model because AWS had no instance for it, or lost it.
 
 Capacity comes and goes, so the same rung is tried again after a wait that doubles; a quota below what is asked for does
-not mend itself, and spot capacity that did not come in its time will not either, so the next rung follows at once. An
-internal error of SageMaker's is tried again on the same rung, but is no reason for a dearer one. What was spent before
-counts against the budget.
+not mend itself, and spot capacity that did not come in its time will not either, so the next rung follows at once. So
+it does where SageMaker itself has looked for an instance for as long as the stack allows; only the last rung is tried
+again then. An internal error of SageMaker's is tried again on the same rung, but is no reason for a dearer one. What
+was spent before counts against the budget.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 LONGEST_WAIT_SECONDS = 3600
 
-Lack = Literal["capacity", "quota", "quota-too-small", "spot-wait", "internal-error"]
+Lack = Literal["capacity", "quota", "quota-too-small", "spot-wait", "no-instance", "internal-error"]
 Rung = Mapping[str, Any]
 
 
@@ -93,12 +94,12 @@ def following(
     # Checkpoints carry over, so that the furthest of all attempts counts.
     remaining = min(each.remaining for each in over)
     spent = sum(each.cost_usd or 0 for each in over)
-    mends_itself = ended.lack in ("capacity", "quota", "internal-error")
-    waits = mends_itself and attempt.tries < patience.tries
-    if ended.lack == "internal-error" and not waits:
+    mends_itself = ended.lack in ("capacity", "quota", "no-instance", "internal-error")
+    same = [attempt.rung] if mends_itself and attempt.tries < patience.tries else []
+    if ended.lack == "internal-error" and not same:
         return None
-    first = attempt.rung if waits else attempt.rung + 1
-    for place in range(first, len(ladder)):
+    later = range(attempt.rung + 1, len(ladder))
+    for place in (*later, *same) if ended.lack == "no-instance" else (*same, *later):
         rung = within_budget(ladder[place], budget_usd, spent, remaining)
         if rung is None:
             continue

@@ -12,15 +12,14 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from fine_tuning.attempts import cost_of_earlier
-from fine_tuning.observation import ended_early
+from fine_tuning.observation import WITHOUT_INSTANCE, ended_early
 
 # How far a training may outlast its quote before somebody should look: the quote is an estimate, and finding and
 # preparing an instance is not in it.
 _PATIENCE = 1.5
 _PREPARATION = timedelta(hours=1)
-# Secondary statuses of a job that waits for an instance, on spot for up to as long again as it may train; the flow's
-# deadline ends that. A look that is older than a few of the watch's intervals says nothing about the present.
-_WITHOUT_INSTANCE = frozenset({"Starting", "Pending", "LaunchingMLInstances", "Interrupted"})
+# A wait for an instance is ended by the flow's deadline. A look that is older than a few of the watch's intervals says
+# nothing about the present.
 _FRESH = timedelta(hours=1)
 
 
@@ -74,7 +73,7 @@ def is_silent(record: Mapping[str, Any], now: datetime) -> bool:
     seen = record.get("observation") or {}
     looked = datetime.fromisoformat(seen["observed_at"]) if "observed_at" in seen else None
     if looked and looked >= began:  # and not a look at an attempt before
-        if seen.get("secondary_status") in _WITHOUT_INSTANCE and now - looked < _FRESH:
+        if seen.get("secondary_status") in WITHOUT_INSTANCE and now - looked < _FRESH:
             return False
         began = datetime.fromisoformat(seen.get("training_started_at") or began.isoformat())
     return now - began > _PATIENCE * timedelta(seconds=quoted) + _PREPARATION

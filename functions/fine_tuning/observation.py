@@ -20,6 +20,8 @@ TERMINAL = frozenset({"Stopped", "Failed", "Succeeded", "CompletedWithFailures"}
 _UNDER_WAY = frozenset({"Executing", "Stopping"})
 # Secondary statuses of a training job that was ended before its own end, whatever its pipeline makes of that.
 _STOPPED_JOB = frozenset({"Stopped", "MaxRuntimeExceeded", "MaxWaitTimeExceeded"})
+# Secondary statuses of a job that waits for an instance.
+WITHOUT_INSTANCE = frozenset({"Starting", "Pending", "LaunchingMLInstances", "Interrupted"})
 METRICS = {
     "step": "train:step",
     "total": "train:total",

@@ -17,6 +17,7 @@ _INTERNAL_ERROR = re.compile(r"(ClientError: )?InternalServerError\b", re.IGNORE
 _TOO_MANY_EXECUTIONS = (
     "SageMaker.ResourceLimitExceededException"  # of StartPipelineExecution, as Catch sees it
 )
+NO_INSTANCE = "no-instance"  # the flow itself gave the attempt up (deadline.py)
 _CAPACITY = re.compile(r"CapacityError|insufficient\s*capacity", re.IGNORECASE)
 _RUNTIME = re.compile(r"MaxRuntime(InSeconds)?\s*Exceeded|exceeded\s+MaxRuntimeInSeconds", re.IGNORECASE)
 _WAIT = re.compile(r"MaxWaitTime(InSeconds)?\s*Exceeded|exceeded\s+MaxWaitTimeInSeconds", re.IGNORECASE)
@@ -62,12 +63,14 @@ def lack_of(error: str, reason: str, observation: Mapping[str, Any]) -> Lack | N
     """What of SageMaker's ended a training, mostly the lack of an instance; None where the training itself did.
 
     Args:
-        error: name of the error that the flow caught.
+        error: name of the error that the flow caught, or NO_INSTANCE.
         reason: SageMaker's words.
         observation: of docs/contracts.md; without a training job CreateTrainingJob itself was refused.
     """
     if error == _TOO_MANY_EXECUTIONS:
         return "quota"
+    if error == NO_INSTANCE:
+        return "no-instance"
     if not observation.get("training_job") and _QUOTA.search(reason):
         return "quota-too-small" if AccountLimit.of(reason).never_allows else "quota"
     if _JOB_LACKS_CAPACITY.match(reason):

@@ -20,8 +20,9 @@ EFFECTS: Mapping[str, frozenset[str]] = {
     "execution": frozenset({"limit"}),
     # CreateTrainingJob's answer.
     "job-request": frozenset({"code", "message"}),
-    # A job that never trains: it fails with a reason, is stopped (secondary status), or completes with nothing.
-    "job": frozenset({"fail", "stop", "complete"}),
+    # A job that never trains: it fails with a reason, is stopped (secondary status), or completes with nothing. Or it
+    # waits for its instance for so many seconds (`pending`) before it trains.
+    "job": frozenset({"fail", "stop", "complete", "pending"}),
 }
 """Where a fault may strike → what it may do there."""
 

@@ -99,17 +99,29 @@ class TrainingRun:
             )
 
     def _is_ended_by_a_fault(self) -> bool:
-        """Whether a test has set how this job ends, without a training."""
+        """Whether a test has set how this job ends, without a training; or how long it waits for its instance."""
         job = self._job
         fault = FAULTS.strike("job", lambda: f"{job.name} {json.dumps(job.request, default=str)}")
         if fault is None:
             return False
         if "fail" in fault:
             raise FailedError(fault["fail"])
+        if "pending" in fault:
+            return self._is_stopped_while_it_waits(fault["pending"])
         if "stop" in fault:
             job.move("Stopped", fault["stop"], "Training job stopped")
         else:
             job.move("Completed", "Completed", "Training job completed")
+        return True
+
+    def _is_stopped_while_it_waits(self, seconds: float) -> bool:
+        job = self._job
+        lacking = "Insufficient capacity error from EC2 while launching instances, retrying!"
+        job.move("InProgress", "Pending", lacking)
+        if not job.stop_requested.wait(seconds):
+            return False
+        job.move("Stopping", "Stopping", "Stopping the training job")
+        job.move("Stopped", "Stopped", "Training job stopped")
         return True
 
     def _attempt(self) -> bool:

@@ -69,7 +69,7 @@ def listed(value: Json) -> list[Json]:
 def state_machine() -> dict[str, Json]:
     """The definition with every substitution replaced by a plausible value."""
     text = STATE_MACHINE.read_text()
-    for number in ("MapConcurrency", "WatchIntervalSeconds"):
+    for number in ("MapConcurrency", "WatchIntervalSeconds", "InstanceWaitSeconds"):
         text = text.replace(f"${{{number}}}", "600")
     text = re.sub(r"\$\{(\w+)\}", r"arn:aws:lambda:us-east-1:000000000000:function:\1", text)
     loaded: dict[str, Json] = yaml.safe_load(text)

@@ -178,6 +178,23 @@ def test_a_job_ends_without_a_training(
     assert job["ModelArtifacts"] == {}
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(600, "Stopped"), (1, "Completed")])
+def test_a_job_waits_for_its_instance_until_it_comes_or_somebody_stops_it(
+    aws: RunningEmbeddedAws, training: Training, tmp_path: Path, seconds: int, status: str
+) -> None:
+    training.put("data/x")
+    image = training.image("#!/bin/sh\n", tmp_path)
+    with faults(aws.endpoint, Fault("job", (training.name,), {"pending": seconds})):
+        training.sagemaker.create_training_job(**training.request(training.name, image))
+        wait_for(lambda: training.describe(training.name)["SecondaryStatus"] == "Pending")
+        assert "TrainingStartTime" not in training.describe(training.name)
+        if status == "Stopped":
+            training.sagemaker.stop_training_job(TrainingJobName=training.name)
+        job = training.ended(training.name)
+    assert job["TrainingJobStatus"] == status
+    assert ("TrainingStartTime" in job) == (status == "Completed")
+
+
 def test_a_job_is_refused(aws: RunningEmbeddedAws, training: Training, tmp_path: Path) -> None:
     request = training.request(training.name, training.image("#!/bin/sh\n", tmp_path))
     effect = {"code": "ResourceLimitExceeded", "message": "The account-level service limit is 0."}

@@ -391,6 +391,30 @@ SCENARIOS: tuple[Scenario, ...] = (
         manifest={"instance_types": [FIRST, SECOND]},
     ),
     Scenario(
+        "no-instance",
+        "SageMaker looks for an instance of the first type of the ladder for longer than it is waited for",
+        (Fault("job", (FIRST,), {"pending": 600}, 0, FOR_GOOD),),
+        rungs=2,
+        manifest={"instance_types": [FIRST, SECOND]},
+    ),
+    Scenario(
+        "no-instance-at-all",
+        "SageMaker looks for an instance of every type of the ladder for longer than it is waited for",
+        tuple(Fault("job", (name,), {"pending": 600}, 0, FOR_GOOD) for name in (FIRST, SECOND)),
+        FAILED,
+        rungs=2,
+        says=(
+            "AWS gave no instance. Tried: ml.g6.2xlarge (on demand) once, ml.g5.2xlarge (on demand) 2 times.",
+            "SageMaker found no instance",
+        ),
+        manifest={"instance_types": [FIRST, SECOND]},
+    ),
+    Scenario(
+        "instance-late",
+        "SageMaker finds an instance within the time that it is waited for",
+        (Fault("job", (), {"pending": 8}),),
+    ),
+    Scenario(
         "quota-zero",
         "the account's quota is zero for every instance type of the ladder",
         tuple(_no_quota(name) for name in (FIRST, SECOND)),

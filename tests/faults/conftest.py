@@ -15,7 +15,7 @@ from tests.faults.catalogue import SCENARIOS
 from tests.faults.scene import Outcome, play
 
 AT_ONCE = 4
-PARAMETERS = {"MaxRunsInFlight": str(AT_ONCE)}
+PARAMETERS = {"MaxRunsInFlight": str(AT_ONCE), "InstanceWaitSeconds": "20"}
 
 
 @pytest.fixture(scope="session")

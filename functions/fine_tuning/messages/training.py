@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fine_tuning.attempts import Ended, in_words
 from fine_tuning.findings import Finding, in_order
 from fine_tuning.messages.dataset import listed
 from fine_tuning.messages.image import PUSH
@@ -88,11 +89,13 @@ _WAITED_FOR = {
 }
 
 
-def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Message:
+def started(
+    run: Run, facts: Mapping[str, Any], report: Mapping[str, Any], tried: Sequence[Ended] = ()
+) -> Message:
     """With the warnings: a misspelt option that trains at its default is seen before the GPU is paid for.
 
     `facts`: `{"plan", "images"?, "rung"?: {"number", "of"}, "latents"?: {"images", "of", "runs"}}`; the plan's
-    instance is the rung's.
+    instance is the rung's. `tried`: the attempts before, which made no model.
     """
     plan, rung = facts["plan"], facts.get("rung")
     findings = in_order(Finding.from_document(document) for document in report["findings"])
@@ -109,6 +112,7 @@ def started(run: Run, facts: Mapping[str, Any], report: Mapping[str, Any]) -> Me
             *([f"Base model: {base_model}"] if base_model and not is_address else []),
             f"Steps: {plan['total_steps']}",
             f"Instance: {instance}{ladder}",
+            *([f"{in_words(tried)} {tried[-1].reason}"] if tried else []),
             f"Quote: {duration(plan['estimated_seconds'])}, {money(plan['estimated_cost_usd'])}",
             *_range(plan, report.get("quote")),
             *(f"Recipe: {finding.message}" for finding in findings if finding.code == "recipe-chosen"),

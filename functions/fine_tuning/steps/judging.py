@@ -10,17 +10,19 @@ from fine_tuning.attempts import Attempt, Ended, Lack, Patience
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.errors import FineTuningError
 from fine_tuning.run import Run
-from fine_tuning.service_limit import lack_of, quota_of
+from fine_tuning.service_limit import NO_INSTANCE, lack_of, quota_of
 
 # lack → what the mail `waiting` calls it.
 _REASONS: Mapping[Lack, str] = {
     "capacity": "capacity",
     "spot-wait": "capacity",
+    "no-instance": "capacity",
     "quota": "quota",
     "quota-too-small": "quota",
     "internal-error": "sagemaker",
 }
 _LONGEST_REASON = 300  # characters of a reason that the record keeps of each attempt
+_NO_INSTANCE = "SageMaker found no instance in the time that one is waited for (InstanceWaitSeconds)."
 
 
 def judge_ending(
@@ -40,8 +42,10 @@ def judge_ending(
     Args:
         pipeline_execution_arn: of the attempt that ended, as the flow knows it; None: as the record does.
     """
+    record = records.get(run.run_id) or {}
     if pipeline_execution_arn is None:
-        pipeline_execution_arn = str((records.get(run.run_id) or {}).get("pipeline_execution_arn") or "")
+        pipeline_execution_arn = str(record.get("pipeline_execution_arn") or "")
+    failure = _of_the_wait(failure, record.get("stop_requested") or {}, pipeline_execution_arn)
     ended = _ended(ladder[attempt.rung], failure, pipeline_execution_arn)
     over = (*attempt.ended, ended)
     kept: dict[str, Any] = {"attempts": Attempt(ended=over).as_document()["ended"]}
@@ -60,11 +64,18 @@ def judge_ending(
                 "wait_seconds": then.wait_seconds,
                 "waiting": _waiting(ended, then.wait_seconds),
             }
-        failure = {**failure, "cause": _exhausted(failure, over)}
+        failure = {**failure, "cause": _exhausted(over)}
     records.note(run.run_id, kept, attempt=attempt.number)
-    # A wait for spot capacity that came to its end is a lack of it, and nobody's wish.
+    # A wait for an instance that came to its end is a lack of it, and nobody's wish.
     decision = "stopped" if observation.get("outcome") == "stopped" and not ended.lack else "failed"
     return {"decision": decision, "failure": failure}
+
+
+def _of_the_wait(failure: Mapping[str, Any], requested: Mapping[str, Any], arn: str) -> Mapping[str, Any]:
+    """The failure, with another name and cause where the flow itself gave the attempt up for want of an instance."""
+    was_stopped = (failure.get("observation") or {}).get("outcome") == "stopped"
+    of_this = requested.get("by") == NO_INSTANCE and requested.get("pipeline_execution_arn") == arn
+    return {**failure, "error": NO_INSTANCE, "cause": _NO_INSTANCE} if was_stopped and of_this else failure
 
 
 def _ended(rung: Mapping[str, Any], failure: Mapping[str, Any], arn: str) -> Ended:
@@ -103,9 +114,10 @@ def _waiting(ended: Ended, seconds: int) -> dict[str, Any]:
     }
 
 
-def _exhausted(failure: Mapping[str, Any], over: Sequence[Ended]) -> str:
+def _exhausted(over: Sequence[Ended]) -> str:
     """The cause with its remedy, as every error of this application is written."""
-    reason = (str(failure.get("cause") or "").strip().splitlines() or [""])[0]
-    what = "SageMaker failed by itself" if over[-1].lack == "internal-error" else "AWS gave no instance"
-    cause = f"{what}. {attempts.in_words(over)} Its last words: {reason or 'none'}"
+    last = over[-1]
+    what = "SageMaker failed by itself" if last.lack == "internal-error" else "AWS gave no instance"
+    said = last.reason if last.lack == "no-instance" else f"Its last words: {last.reason or 'none'}"
+    cause = f"{what}. {attempts.in_words(over)} {said}"
     return str(FineTuningError(cause, attempts.remedy(over)))

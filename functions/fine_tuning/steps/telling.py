@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fine_tuning import console, failure, measurements, messages, pipeline_execution, statuses
-from fine_tuning.attempts import cost_of_earlier
+from fine_tuning.attempts import Ended, cost_of_earlier
 from fine_tuning.aws.executions import Ending
 from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
@@ -122,7 +122,8 @@ def _compose(
         # Kept before anything else: from here on a job is paid for, and by this it is found and stopped.
         kept = {"plan": facts["plan"], **pipeline_execution.attributes(facts["pipeline_execution_arn"])}
         records.note(run.run_id, kept, attempt=facts.get("attempt"))
-        return messages.started(run, facts, objects.read_document(run.report_key)), {}
+        tried = [Ended(**one) for one in records.find(run.run_id).get("attempts", ())]
+        return messages.started(run, facts, objects.read_document(run.report_key), tried), {}
     if kind == "waiting":
         return messages.waiting(run, facts), {}
     if kind == "progress":

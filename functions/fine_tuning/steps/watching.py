@@ -16,6 +16,7 @@ from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.aws.training import Training
+from fine_tuning.deadline import overdue
 from fine_tuning.observation import Observation
 from fine_tuning.progress import Progress, milestone, moved, stall
 from fine_tuning.run import Run
@@ -46,21 +47,22 @@ def watch(
 ) -> Watched:
     """Stores the token, then looks once: an event that came before the token was stored is not missed.
 
-    Past the deadline, or when no step was made for too long, the pipeline execution is stopped; its end then
-    answers the token. A look that comes so late that a later `attempt` is watched leaves the record to that one.
+    When no instance came in time, past the deadline, or when no step was made for too long, the pipeline execution is
+    stopped; its end then answers the token. A look that comes so late that a later `attempt` is watched leaves the
+    record to that one.
 
     Args:
+        deadline: of deadline.py.
         rung: what is trained on, as planned; empty in a flow that an older version of this stack started.
     """
     kept = {"task_token": token, **pipeline_execution.attributes(pipeline_execution_arn)}
     records.advance(run.run_id, "TRAINING", kept, attempt)
-    if now >= deadline:
-        _stop("deadline", run, pipeline_execution_arn, now, records, training)
     record = {**records.find(run.run_id), **kept}
     watched, progress = _look(record, now, settings, records, training)
     limit = timedelta(seconds=settings.stall_seconds)
     quoted = timedelta(seconds=rung.get("fixed_seconds", 0))
-    if why := stall(progress, watched.observation, now, limit, quoted):
+    seen = watched.observation
+    if why := overdue(seen, now, deadline, rung) or stall(progress, seen, now, limit, quoted):
         _stop(why, run, pipeline_execution_arn, now, records, training)
     return watched
 
@@ -106,6 +108,7 @@ def _stop(
     by: str, run: Run, pipeline_execution_arn: str, now: datetime, records: RunRecords, training: Training
 ) -> None:
     """Noted before, so that the mail of the end can say who stopped the training."""
-    requested = {"stop_requested": {"by": by, "at": now.isoformat(timespec="seconds")}}
+    of = {"at": now.isoformat(timespec="seconds"), "pipeline_execution_arn": pipeline_execution_arn}
+    requested = {"stop_requested": {"by": by, **of}}
     records.note(run.run_id, requested, pipeline_execution_arn=pipeline_execution_arn)
     training.stop(pipeline_execution_arn)

@@ -11,8 +11,9 @@ from botocore.stub import Stubber
 
 from fine_tuning.attempts import Attempt, cost_of_earlier
 from fine_tuning.aws import deployment
+from fine_tuning.run import Run
 from tests.integration.functions.conftest import Stack
-from tests.integration.functions.runs import starting
+from tests.integration.functions.runs import SUMMARY, starting
 from tests.integration.functions.sagemaker_answers import EXECUTION, looks
 from tests.integration.functions.test_training import watch
 from tests.unit.functions.test_attempts import LADDER, REFUSED, rung
@@ -285,3 +286,72 @@ def test_a_wait_for_spot_capacity_that_ends_the_ladder_is_a_failure_that_says_wh
     (mail,) = stack.mails()
     assert "Tried: " in mail["Message"]
     assert stack.record(run["run_id"])["status"] == "FAILED"
+
+
+WAITED = {
+    **SEEN,
+    "status": "Stopped",
+    "outcome": "stopped",
+    "secondary_status": "Stopped",
+    **dict.fromkeys(("step", "seconds", "cost_usd", "reason")),
+}
+
+
+def given_up(stack: Stack, run: dict[str, Any], arn: str = EXECUTION) -> None:
+    """The flow has stopped the attempt because no instance came."""
+    requested = {"by": "no-instance", "at": "2026-11-24T12:00:00+00:00", "pipeline_execution_arn": arn}
+    deployment.deployment(None).records.note(run["run_id"], {"stop_requested": requested})
+
+
+def test_given_no_instance_came_in_time_then_the_next_rung_is_tried_and_its_start_says_why(
+    stack: Stack,
+) -> None:
+    run = training(stack)
+    stack.put(Run.from_payload(run).report_key, b'{"findings": []}')
+    given_up(stack, run)
+    ladder = [rung("ml.p5.4xlarge"), rung("ml.g5.2xlarge")]
+
+    answer = judge(stack, run, WAITED, ladder=ladder)
+
+    assert (answer["decision"], answer["wait_seconds"], answer["attempt"]["rung"]) == ("again", 0, 1)
+    assert judge(stack, run, WAITED, ladder=ladder) == answer  # also when it is asked again
+    assert [each["lack"] for each in stack.record(run["run_id"])["attempts"]] == ["no-instance"]
+
+    facts = {"plan": {**SUMMARY, **ladder[1]}, "pipeline_execution_arn": NEXT, "attempt": 2}
+    notify.handler({"run": run, "kind": "started", "facts": facts}, stack.context)
+    (mail,) = stack.mails()
+    assert "Tried: ml.p5.4xlarge (on demand) once. SageMaker found no instance" in mail["Message"]
+
+
+def test_given_no_instance_of_the_last_rung_then_the_mail_says_that_aws_gave_none(stack: Stack) -> None:
+    run = training(stack)
+    given_up(stack, run)
+    last = Attempt(tries=3).as_document()
+    answer = judge(stack, run, WAITED, last, ladder=[rung("ml.p5.4xlarge")])
+    assert answer["decision"] == "failed"
+    notify.handler({"run": run, "kind": "failed", "facts": answer["failure"]}, stack.context)
+    (mail,) = stack.mails()
+    assert (
+        "AWS gave no instance. Tried: ml.p5.4xlarge (on demand) once. SageMaker found no" in mail["Message"]
+    )
+    assert "name further instance types" in mail["Message"]
+
+
+def test_given_a_person_stops_a_job_that_waits_then_no_other_rung_is_tried(stack: Stack) -> None:
+    run = training(stack)
+    ladder = [rung("ml.p5.4xlarge"), rung("ml.g5.2xlarge")]
+    assert judge(stack, run, WAITED, ladder=ladder)["decision"] == "stopped"
+    # Nor where the flow had given up the attempt before this one.
+    given_up(stack, run, NEXT)
+    answer = judge(stack, run, WAITED, ladder=ladder)
+    assert answer["decision"] == "stopped"
+    notify.handler({"run": run, "kind": "stopped", "facts": answer["failure"]["observation"]}, stack.context)
+    (mail,) = stack.mails()
+    assert "by a person" in mail["Message"]
+
+
+def test_given_a_job_that_failed_while_it_was_given_up_then_its_own_failure_counts(stack: Stack) -> None:
+    run = training(stack)
+    given_up(stack, run)
+    answer = judge(stack, run, {**SEEN, "reason": "The loss is NaN."})
+    assert (answer["decision"], answer["failure"]["cause"]) == ("failed", "The loss is NaN.")

@@ -213,9 +213,13 @@ def test_given_the_deadline_has_passed_then_the_pipeline_execution_is_stopped(
     stack: Stack, sagemaker: Stubber
 ) -> None:
     run = planned(stack)
+    looks(sagemaker, "Executing", SecondaryStatus="Starting")
     expects_stop(sagemaker)
-    looks(sagemaker, "Stopping")
 
+    watch(stack, run, datetime.now(UTC) - timedelta(seconds=1))
+
+    # The next look finds it stopping, and does not ask again.
+    looks(sagemaker, "Stopping")
     assert watch(stack, run, datetime.now(UTC) - timedelta(seconds=1))["status"] == "Stopping"
     sagemaker.assert_no_pending_responses()
 

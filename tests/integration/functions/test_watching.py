@@ -20,7 +20,7 @@ from tests.functions_data import IMAGE, event
 from tests.integration.functions import quick_dynamodb
 from tests.integration.functions.conftest import ACCOUNT, REGION, Stack
 from tests.integration.functions.runs import RUNG, planned, starting
-from tests.integration.functions.sagemaker_answers import EXECUTION, expects_stop, looks
+from tests.integration.functions.sagemaker_answers import EXECUTION, describes, expects_stop, looks
 from tests.integration.functions.test_training import answered, watch  # noqa: F401
 
 Answers = list[dict[str, Any]]
@@ -199,12 +199,75 @@ def test_given_a_flow_of_before_this_version_then_a_first_step_is_waited_for_as_
     sagemaker.assert_no_pending_responses()
 
 
-def test_past_the_deadline_the_record_says_why_it_was_stopped(stack: Stack, sagemaker: Stubber) -> None:
+def test_an_instance_that_comes_late_costs_the_training_none_of_its_time(
+    stack: Stack, sagemaker: Stubber, at: Callable[[datetime], None]
+) -> None:
+    run, begin = starting(stack), datetime.now(UTC).replace(microsecond=0)
+    came = begin + timedelta(minutes=115)
+    limit = came + timedelta(seconds=RUNG["max_runtime_seconds"], hours=2)
+
+    def look(moment: datetime, job: dict[str, Any], is_stopped: bool = False) -> None:
+        at(moment)
+        looks(sagemaker, "Executing", FinalMetricDataList=step(moment), **job)
+        if is_stopped:
+            expects_stop(sagemaker)
+        watch(stack, run, begin + timedelta(hours=2))
+
+    for minutes in (0, 60, 119):
+        look(begin + timedelta(minutes=minutes), {"SecondaryStatus": "Pending"})
+    for moment in (begin + timedelta(minutes=121), limit - timedelta(seconds=1)):
+        look(moment, {"TrainingStartTime": came})
+    assert "stop_requested" not in stack.record(run["run_id"])
+
+    look(limit, {"TrainingStartTime": came}, is_stopped=True)
+
+    sagemaker.assert_no_pending_responses()
+    assert stack.record(run["run_id"])["stop_requested"] == {
+        "by": "deadline",
+        "at": limit.isoformat(),
+        "pipeline_execution_arn": EXECUTION,
+    }
+
+
+def step(moment: datetime) -> list[dict[str, Any]]:
+    """The metric of a training that moves."""
+    return [{"MetricName": "train:step", "Value": moment.timestamp()}]
+
+
+@pytest.mark.parametrize(
+    ("job", "stopped_by"),
+    [({"SecondaryStatus": "Pending"}, "no-instance"), ({"TrainingStartTime": datetime.now(UTC)}, "deadline")],
+)
+@pytest.mark.parametrize("rung", [{**RUNG, "spot": True}, None])
+def test_on_spot_and_in_a_flow_of_before_this_version_all_must_be_over_at_the_deadline(
+    stack: Stack,
+    sagemaker: Stubber,
+    rung: dict[str, Any] | None,
+    job: dict[str, Any],
+    stopped_by: str,
+) -> None:
     run = starting(stack)
+    payload = {
+        "run": run,
+        "pipeline_execution_arn": EXECUTION,
+        "token": "t1",
+        "deadline": (datetime.now(UTC) - timedelta(seconds=1)).isoformat(),
+        **({"rung": rung} if rung else {}),
+    }
+    looks(sagemaker, "Executing", **job)
     expects_stop(sagemaker)
-    looks(sagemaker, "Stopping")
+    watch_training.handler(payload, stack.context)
+    sagemaker.assert_no_pending_responses()
+    assert stack.record(run["run_id"])["stop_requested"]["by"] == stopped_by
+
+
+def test_before_there_is_a_job_one_is_waited_for(stack: Stack, sagemaker: Stubber) -> None:
+    run = starting(stack)
+    describes(sagemaker, "Executing")
+    sagemaker.add_response("list_pipeline_execution_steps", {"PipelineExecutionSteps": []})
+    expects_stop(sagemaker)
     watch(stack, run, datetime.now(UTC) - timedelta(seconds=1))
-    assert stack.record(run["run_id"])["stop_requested"]["by"] == "deadline"
+    assert stack.record(run["run_id"])["stop_requested"]["by"] == "no-instance"
 
 
 @pytest.mark.parametrize(("milestones", "mails"), [("", []), ("25,50", ["25 %", "50 %"])])

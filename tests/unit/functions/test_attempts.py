@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fine_tuning import attempts
 from fine_tuning.account_limit import AccountLimit
 from fine_tuning.attempts import Attempt, Ended, Lack, Patience, following, within_budget
-from fine_tuning.service_limit import lack_of, quota_of
+from fine_tuning.service_limit import NO_INSTANCE, lack_of, quota_of
 
 PATIENCE = Patience(tries=3, wait_seconds=300)
 
@@ -67,6 +67,18 @@ def test_spot_capacity_that_did_not_come_in_time_is_not_waited_for_again() -> No
     assert starts(["spot-wait"]) == [(1, 0)]
 
 
+def test_where_sagemaker_looked_in_vain_the_next_rung_follows_at_once_and_the_last_is_tried_again() -> None:
+    lacks: list[Lack] = ["no-instance"] * 20
+    assert starts(lacks) == [(1, 0), (2, 0), (2, 300), (2, 600)]
+
+
+def test_a_rung_that_no_later_one_is_affordable_for_is_tried_again() -> None:
+    ladder = [rung("ml.g6.2xlarge"), rung("ml.p5.4xlarge")]
+    then = following(ladder, Attempt(), ended("no-instance", cost_usd=0.5), PATIENCE, 2.5)
+    assert then is not None
+    assert (then.attempt.rung, then.attempt.tries, then.wait_seconds) == (0, 2, 300)
+
+
 def test_an_internal_error_is_tried_again_on_the_same_rung_and_on_no_other() -> None:
     assert starts(["internal-error"] * 20) == [(0, 300), (0, 600)]
     assert starts(["capacity", "capacity", "capacity", "internal-error"]) == [
@@ -86,7 +98,10 @@ def test_no_wait_is_longer_than_an_hour() -> None:
 
 @given(
     st.lists(
-        st.sampled_from(["capacity", "quota", "quota-too-small", "spot-wait", "internal-error"]), max_size=30
+        st.sampled_from(
+            ["capacity", "quota", "quota-too-small", "spot-wait", "no-instance", "internal-error"]
+        ),
+        max_size=30,
     )
 )
 def test_every_start_has_a_number_of_its_own_and_the_ladder_comes_to_an_end(lacks: list[Lack]) -> None:
@@ -191,6 +206,7 @@ NAMELESS = LIMIT.format("is 2", 2, 1, unit="Instances")
         ("SageMaker.ResourceLimitExceededException", "executions", {}, "quota"),
         ("TrainingStopped", "", {"spot": True, "secondary_status": "MaxWaitTimeExceeded"}, "spot-wait"),
         ("TrainingStopped", "", {"spot": True, "secondary_status": "MaxRuntimeExceeded"}, None),
+        (NO_INSTANCE, "SageMaker found none", {"training_job": "j"}, "no-instance"),
         (
             "TrainingFailed",
             "The loss is NaN. insufficient capacity of the network",
