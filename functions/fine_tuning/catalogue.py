@@ -239,6 +239,10 @@ _LAYOUT = {
         "manifest's `repeats`, or 10, are taken.",
         "Name it <repeats>_<token>, or write `repeats` into the manifest.",
     ),
+    "repeats-too-many": _error(
+        "A folder's name says more than 1000 repeats, as one that begins with a year does; the trainer would obey.",
+        "Name it with the repeats that are meant, for example 10_holiday.",
+    ),
     "folder-without-token": _note(
         "A folder's name says repeats but no token: its images without a caption would have no text at all. "
         "The trigger word, or `subject`, is added.",

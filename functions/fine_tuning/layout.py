@@ -105,7 +105,7 @@ def lay_out(
             if folder not in folders
             for file in files
         ]
-    findings += _without_token(folders)
+    findings += _without_token(folders) + _too_many_repeats(folders)
     built: list[TrainingFolder] = []
     for folder, (name, count) in sorted(folders.items()):
         wants_captions = not name.startswith(folder_names.REGULARIZATION_FOLDER)
@@ -231,6 +231,19 @@ def _without_token(folders: Mapping[str, tuple[str, int]]) -> list[Finding]:
         for folder, (name, _) in folders.items()
         if folder_names.repeats_of(folder) is not None and folder_names.is_number(folder)
     ]
+
+
+def _too_many_repeats(folders: Mapping[str, tuple[str, int]]) -> list[Finding]:
+    findings: list[Finding] = []
+    for folder, (name, repeats) in folders.items():
+        if repeats > folder_names.MOST_REPEATS:
+            year = " Is it a year?" if 1900 <= repeats < 2100 else ""
+            message = (
+                f"The folder's name says {repeats} repeats; {folder_names.MOST_REPEATS} is the limit.{year}"
+            )
+            remedy = f"Name it <repeats>_<token> with those that are meant, for example 10_{name.partition('_')[2]}."
+            findings.append(error("repeats-too-many", folder, message, remedy))
+    return findings
 
 
 def _too_many_regularization_images(folders: Sequence[TrainingFolder]) -> list[Finding]:

@@ -55,6 +55,8 @@ def schedule(
     because = ""
     if epochs != of_this_batch:
         because = ", as many as with the preset's batch"
+    elif per_epoch > TARGET_STEPS:
+        because = f", although it alone exceeds {TARGET_STEPS} steps"
     elif PLANNED_EPOCHS * per_epoch > TARGET_STEPS:
         because = f", because {PLANNED_EPOCHS} would exceed {TARGET_STEPS} steps"
     length = f"{epochs} {'epoch was' if epochs == 1 else 'epochs were'} planned{because}: {planned.total_steps} steps"

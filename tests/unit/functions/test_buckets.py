@@ -147,6 +147,18 @@ def test_steps(
     assert [n.code for n in notes] == ([] if any(layers) else ["steps-planned"])
 
 
+@pytest.mark.parametrize(
+    ("batches", "because"),
+    [
+        (3000, "1 epoch was planned, because 10 would exceed 3000 steps: 3000"),
+        (3001, "1 epoch was planned, although it alone exceeds 3000 steps: 3001"),
+    ],
+)
+def test_an_epoch_that_is_too_long_by_itself_is_told(batches: int, because: str) -> None:
+    _, (told,) = schedule([{}], batches, 1)
+    assert because in told.message
+
+
 def test_regularization_images_of_a_vast_dataset_are_counted_at_once() -> None:
     filled = buckets.fill(
         [folder("99999_x", 99_999, *[(1024, 1024)] * 999), folder("reg/1_y", 1, (64, 64))], SDXL

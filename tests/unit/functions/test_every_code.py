@@ -181,6 +181,7 @@ CASES: Mapping[str, list[Case]] = {
         Case({**without(*CLEAN), "25 sks cat/a.jpg": picture(), "25 sks cat/a.txt": b"sks cat"}),
         Case({**without(*CLEAN), "0_sks cat/a.jpg": picture(), "0_sks cat/a.txt": b"sks cat"}),
     ],
+    "repeats-too-many": [Case({"2024_sks/c.jpg": picture(seed=1), "2024_sks/c.txt": b"sks"})],
     "folder-without-token": [Case({"10/c.jpg": picture(seed=1), "10/c.txt": b"sks cat"})],
     "regularization-unused": [Case({"reg/50_cat/c.jpg": picture(seed=1)})],
     "file-name-unusable": [

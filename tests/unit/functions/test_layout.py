@@ -103,6 +103,27 @@ def test_folders_that_only_seem_to_say_repeats_are_told_how_to_be_named() -> Non
     assert "for example 25_cat" in finding.remedy
 
 
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("1000_x", None),
+        ("1001_x", "says 1001 repeats; 1000 is the limit."),
+        ("img/2024_x", "says 2024 repeats; 1000 is the limit. Is it a year?"),
+        ("2024", "says 2024 repeats; 1000 is the limit. Is it a year?"),
+        ("reg/1987_x", "says 1987 repeats; 1000 is the limit. Is it a year?"),
+    ],
+)
+def test_a_year_is_not_taken_for_repeats(folder: str, said: str | None) -> None:
+    layout = laid_out("1_z/b.jpg" if folder.startswith("reg") else f"{folder}/b.jpg", f"{folder}/a.jpg")
+    found = [finding for finding in layout.findings if finding.code == "repeats-too-many"]
+    assert [f.severity for f in found] == ([] if said is None else ["error"])
+    for finding in found:
+        assert finding.path == folder
+        assert said is not None
+        assert said in finding.message
+        assert f"10_{'sks cat' if folder == '2024' else 'x'}" in finding.remedy
+
+
 def test_captions_get_the_one_extension_that_the_trainer_looks_for() -> None:
     (folder,) = laid_out("1_x/a.jpg", "1_x/a.caption", "1_x/b.jpg", "1_x/b.caption", "1_x/b.txt").folders
     assert {(f.source, f.target) for f in folder.files if f.target.endswith(".txt")} == {
