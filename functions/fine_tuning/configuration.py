@@ -12,7 +12,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fine_tuning import base_model, gpu, kohya_toml, option_policy, option_values, options, trainer_rules
+from fine_tuning import (
+    base_model,
+    gpu,
+    kohya_toml,
+    learning_rates,
+    option_policy,
+    option_values,
+    options,
+    trainer_rules,
+)
 from fine_tuning.base_model import NamedModel
 from fine_tuning.file_kinds import CAPTION_EXTENSIONS
 from fine_tuning.findings import Finding, error, note, warning
@@ -48,6 +57,11 @@ class Configuration:
     preferred_captions: str = CAPTION_EXTENSION
     chosen: Mapping[str, Any] = field(default_factory=dict)
     epochs: int | None = None
+
+    def where(self, option: str) -> str:
+        """The file to change: the TOML where it alone sets the option, else the manifest."""
+        of_manifest, of_toml, *_ = self.layers
+        return TOML_NAME if option in of_toml and option not in of_manifest else MANIFEST_NAME
 
     @property
     def by_user(self) -> frozenset[str]:
@@ -93,6 +107,7 @@ def resolve(
         **{name: layer[name] for layer in layers[1::-1] for name in _LENGTHS if name in layer},
     }
     findings += trainer_rules.judge(judged, written, kohya_version)
+    findings += learning_rates.judge(values, written, kohya_version)
     findings += option_values.network_arguments(values, written.get("network_args", MANIFEST_NAME))
     findings += _keyword_arguments(values, written, kohya_version)
     values |= {"caption_extension": CAPTION_EXTENSION, "save_model_as": "safetensors"}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fine_tuning import buckets, instances, interruptions, larger_batch, memory_fit, quote
+from fine_tuning import buckets, instances, interruptions, larger_batch, learning_rates, memory_fit, quote
 from fine_tuning.configuration import Configuration
 from fine_tuning.findings import Finding, error, note, warning
 from fine_tuning.ladder import Offer
@@ -64,6 +64,9 @@ def offers(
         about = (
             *notes,
             *larger_batch.multiplied(before, values, configuration.chosen, gpus, length.total_steps),
+            *learning_rates.judge_warm_up(
+                values, length.total_steps, gpus, configuration.where("lr_warmup_steps")
+            ),
             *memory_fit.judge(values, pixels, name),
             *_about_cost(quoted, length, others, budget(manifest, limits), runtime),
             *_about_time(quoted, limits.max_runtime_seconds),

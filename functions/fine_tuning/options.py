@@ -105,6 +105,7 @@ _WITHOUT_EFFECT = {
         )
     },
     "epoch": "the graphical interface computes max_train_steps with it, which counts, as max_train_epochs does",
+    "optimizer": "the option is optimizer_type, and optimizer is the graphical interface's own name for it",
     "unit": 'it is an argument of networks.dylora: network_args = ["unit=…"]',
     "train_on_input": "it belongs to LyCORIS' iA3, which is not used here",
     "model_list": "it is the graphical interface's own list of base models",

@@ -54,7 +54,9 @@ def finds_its_own_rate(values: Values) -> bool:
 
 def rates(values: Values) -> set[float]:
     """The learning rates that groups of parameters get."""
-    given: list[Any] = [values.get("unet_lr", values.get("learning_rate", 2e-6))]
+    given: list[Any] = []
+    if not values.get("network_train_text_encoder_only"):
+        given.append(values.get("unet_lr", values.get("learning_rate", 2e-6)))
     if not values.get("network_train_unet_only"):
         encoders = values.get("text_encoder_lr", values.get("learning_rate", 2e-6))
         given += encoders if isinstance(encoders, list) else [encoders]
