@@ -26,6 +26,10 @@ class BucketOptionsError(ValueError):
     """Options of which the trainer makes no buckets; it stops with an assertion."""
 
 
+class NoBucketError(ValueError):
+    """An image that has no aspect bucket; the trainer makes one without pixels and stops at it."""
+
+
 @dataclass(frozen=True)
 class BucketOptions:
     """The options that decide about buckets, named as the trainer's."""
@@ -100,7 +104,10 @@ def predefined(options: BucketOptions) -> tuple[Size, ...]:
 
 
 def select(width: int, height: int, options: BucketOptions) -> Size:
-    """The bucket of an image (BucketManager.select_bucket); ties go to the first, as numpy's argmin does."""
+    """The bucket of an image (BucketManager.select_bucket); ties go to the first, as numpy's argmin does.
+
+    Raises NoBucketError, with bucket_no_upscale only.
+    """
     if options.bucket_no_upscale and options.enable_bucket:
         return _without_upscaling(width, height, options)
     sizes = predefined(options)
@@ -121,7 +128,7 @@ def _without_upscaling(width: int, height: int, options: BucketOptions) -> Size:
         by_height = _round_down(area / ideal_width, step)
         by_height_width = _round_down(by_height * aspect_ratio, step)
         if 0 in (by_width_height, by_height):
-            raise BucketOptionsError(f"an image of {width} × {height} pixels is too narrow for any bucket")
+            raise NoBucketError("is too narrow for any aspect bucket")
         width_error = abs(by_width / by_width_height - aspect_ratio)
         height_error = abs(by_height_width / by_height - aspect_ratio)
         if width_error < height_error:
@@ -130,9 +137,7 @@ def _without_upscaling(width: int, height: int, options: BucketOptions) -> Size:
             width, height = int(by_height * aspect_ratio + 0.5), by_height
     bucket = width - width % step, height - height % step
     if 0 in bucket:
-        raise BucketOptionsError(
-            f"an image of {width} × {height} pixels is smaller than a bucket step of {step}"
-        )
+        raise NoBucketError(f"has a side below a bucket step of {step} pixels")
     return bucket
 
 
@@ -173,7 +178,7 @@ class HeldBack:
 def fill(
     folders: Sequence[TrainingFolder], options: BucketOptions, held_back: HeldBack | None = None
 ) -> list[Bucket]:
-    """The buckets of an epoch.
+    """The buckets of an epoch; raises NoBucketError as `select` does.
 
     Regularization images are never held back; they are drawn until they are as many as the images to train on.
     """

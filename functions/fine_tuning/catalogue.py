@@ -135,6 +135,11 @@ _IMAGES = {
         "Without aspect buckets and cached latents the trainer takes images of exactly its resolution only.",
         "Set enable_bucket to true.",
     ),
+    "image-without-bucket": _error(
+        "With bucket_no_upscale an image that is smaller than a bucket step, or very narrow, has no aspect bucket; the "
+        "trainer stops at it.",
+        "Remove it, use a larger one, or set bucket_no_upscale to false.",
+    ),
     "image-extension-differs": _warning(
         "The name's extension is that of another format; the trainer reads the content all the same.",
         "Rename the file.",

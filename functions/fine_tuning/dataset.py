@@ -125,19 +125,25 @@ def _duplicates(layout: Layout) -> Iterator[Finding]:
 def _sizes(layout: Layout, values: Mapping[str, Any]) -> Iterator[Finding]:
     try:
         options = buckets.BucketOptions.of_config(dict(values))
-        for folder in layout.folders:
-            for image in folder.images:
-                yield from _size(image, options, values)
     except buckets.BucketOptionsError:
         return  # planning tells of it
+    for folder in layout.folders:
+        for image in folder.images:
+            yield from _size(image, options, values)
 
 
 def _size(
     image: InspectedFile, options: buckets.BucketOptions, values: Mapping[str, Any]
 ) -> Iterator[Finding]:
     width, height = image.width or 1, image.height or 1
-    bucket = buckets.select(width, height, options)
     measured = f"The image has {width} × {height} pixels"
+    try:
+        bucket = buckets.select(width, height, options)
+    except buckets.NoBucketError as problem:
+        message = f"{measured}; with bucket_no_upscale it {problem}, and the trainer stops at it."
+        remedy = "Remove it, use a larger one, or set bucket_no_upscale to false."
+        yield error("image-without-bucket", image.path, message, remedy)
+        return
     if (
         not options.enable_bucket
         and not values.get("cache_latents")

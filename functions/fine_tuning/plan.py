@@ -88,6 +88,8 @@ def plan(
         remedy = "Correct resolution or the bucket options in the configuration."
         findings.append(error("option-invalid", _source(configuration), f"{problem}.".capitalize(), remedy))
         return Decision(tuple(in_order(findings)))
+    except buckets.NoBucketError:  # told of each such image
+        return Decision(tuple(in_order(findings)))
     if not layout.images or model is None:
         return Decision(tuple(in_order(findings)))
     return _decide(run, manifest, layout, configuration, model, options, filled, findings, limits, kept)

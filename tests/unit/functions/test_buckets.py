@@ -118,7 +118,7 @@ def test_every_bucket_is_a_multiple_of_the_step_and_no_larger_than_the_resolutio
     options = BucketOptions((1024, 1024), True, 256, 2048, 64, no)
     try:
         width, height = buckets.select(w, h, options)
-    except BucketOptionsError:
+    except buckets.NoBucketError:
         assert no
         return
     assert width % 64 == 0

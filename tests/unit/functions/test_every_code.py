@@ -92,6 +92,8 @@ EXIF[0x0112] = 6
 CLEAR = Image.merge("RGBA", (grey(), grey(), grey(), Image.new("L", (1024, 1024), 0)))
 BOMB = saved(Image.new("1", (8200, 8200)), "PNG")  # a few hundred bytes
 
+TO_SIZE: Mapping[str, Any] = {"manifest": {"config": {"bucket_no_upscale": True, "max_train_epochs": 1}}}
+
 CASES: Mapping[str, list[Case]] = {
     "manifest-too-large": [Case(manifest=b'{"version": 1}' + b" " * 1024 * 1024)],
     "manifest-json-byte-order-mark": [Case(manifest=b'\xef\xbb\xbf{"version": 1}')],
@@ -140,6 +142,11 @@ CASES: Mapping[str, list[Case]] = {
     ],
     "image-16-bit": [image(saved(grey().convert("I;16"), "PNG"), "10_sks cat/c.png")],
     "image-size-refused": [option(enable_bucket=False, cache_latents=False)],
+    "image-without-bucket": [
+        image(picture(50, 50), **TO_SIZE),
+        image(picture(4000, 16), **TO_SIZE),
+        Case({"reg/1_cat/c.jpg": picture(1024, 50)}, **TO_SIZE),
+    ],
     "image-extension-differs": [image(picture(format_name="PNG", seed=1))],
     "image-extension-case": [image(picture(seed=1), "10_sks cat/c.Jpg")],
     "image-too-small": [image(picture(512, 512))],
@@ -313,6 +320,14 @@ def test_files_that_nobody_trains_on_refuse_nothing_and_are_told_once() -> None:
     }
     large = Case({"masks/c.png": b"x"}, sizes={"masks/c.png": 101 * 1024 * 1024}).report()
     assert [(f["code"], f["severity"]) for f in large["findings"]] == [("file-outside-layout", "warning")]
+
+
+def test_an_image_without_a_bucket_is_told_by_its_name_alone() -> None:
+    report = image(picture(50, 60), **TO_SIZE).report()
+    (finding,) = [finding for finding in report["findings"] if finding["severity"] == "error"]
+    assert (finding["code"], finding["path"]) == ("image-without-bucket", "10_sks cat/c.jpg")
+    assert "50 × 60 pixels" in finding["message"]
+    assert "Remove it" in finding["remedy"]
 
 
 def test_what_the_manifest_declares_of_a_file_holds_wherever_it_lies() -> None:
