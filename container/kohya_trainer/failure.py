@@ -116,12 +116,14 @@ CLASSES = (
 
 
 def diverged(
-    step: int, loss: float, files: Sequence[str] = (), kept: int | None = None
+    step: int, loss: float, files: Sequence[str] = (), more: int = 0, kept: int | None = None
 ) -> TrainerFailedError:
-    """The watch saw a loss that is not finite; `kept` is the step of the newest state."""
+    """The watch saw a loss that is not finite; `files` and `more` of them were its batch, `kept` is the step of the
+    newest state.
+    """
     return TrainerFailedError(
         "not-finite",
-        f"The loss stopped being a number ({loss}) at step {step}{_batch(files)}.{_kept(kept)}",
+        f"The loss stopped being a number ({loss}) at step {step}{_batch(files, more)}.{_kept(kept)}",
         _NOT_FINITE,
     )
 
@@ -135,11 +137,13 @@ def diverged_in_validation(step: int, loss: float, kept: int | None) -> TrainerF
     )
 
 
-def diverging(step: int, loss: float, files: Sequence[str], kept: int | None) -> TrainerFailedError:
+def diverging(
+    step: int, loss: float, files: Sequence[str], more: int, kept: int | None
+) -> TrainerFailedError:
     """The watch saw a loss that grows by its rule."""
     return TrainerFailedError(
         "diverging",
-        f"The loss grows instead of falling: {loss:.3g} at step {step}{_batch(files)}; {RULE}.{_kept(kept)}",
+        f"The loss grows instead of falling: {loss:.3g} at step {step}{_batch(files, more)}; {RULE}.{_kept(kept)}",
         "Lower learning_rate to a third.",
     )
 
@@ -207,10 +211,9 @@ def _known(text: str) -> TrainerFailedError | None:
     return None
 
 
-def _batch(files: Sequence[str]) -> str:
-    named = ", ".join(files[:FILES_NAMED])
-    more = f" and {len(files) - FILES_NAMED} more" if len(files) > FILES_NAMED else ""
-    return f", in the batch of {named}{more}" if files else ""
+def _batch(files: Sequence[str], more: int) -> str:
+    others = f" and {more} more" if more else ""
+    return f", in the batch of {', '.join(files)}{others}" if files else ""
 
 
 def _kept(step: int | None) -> str:

@@ -178,6 +178,7 @@ class TrainingWatch:
     def _stepped(self, event: Mapping[str, Any]) -> None:
         step, loss, seconds = event["step"], event["loss"], event["seconds"]
         files = [] if self._private else [str(name) for name in event["files"]]
+        more = int(event["more_files"])
         self.step, self.total = step, event["total"]
         known = self._seconds_per_step
         # The first step includes what the GPU compiles.
@@ -200,9 +201,9 @@ class TrainingWatch:
         # What belongs to the step before is written.
         self._results.notice()
         if broken:
-            self.error = diverged(step, loss, files, self._kept)
+            self.error = diverged(step, loss, files, more, self._kept)
         elif self._divergence.add(loss):
-            self.error = diverging(step, loss, files, self._kept)
+            self.error = diverging(step, loss, files, more, self._kept)
 
     def _validated(self, event: Mapping[str, Any]) -> None:
         step, loss = event["step"], event["loss"]

@@ -2,8 +2,9 @@
 
 import itertools
 import math
+import select
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from kohya_trainer.hooks import loop_follower
 from kohya_trainer.hooks.loop_follower import LoopFollower
 from kohya_trainer.hooks.save_policy import LEAST_SECONDS, MOST_SECONDS_LOST, MOST_SHARE
 from kohya_trainer.orders import Orders
-from kohya_trainer.trainer_events import decode
+from kohya_trainer.trainer_events import decode, encode
 
 # What another process hands to the mean, after a step: its loss, whether it is broken, images …
 OTHER = [3.0, 0.0, 1.0]
@@ -64,11 +65,14 @@ def one_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...
     """The events of a first step with a loss of 1 and two images, beside another process, until the next one begins."""
 
     def step(
-        other: list[float], where_the_next_begins: list[float] = NEITHER, loss: float = 1.0
+        other: list[float],
+        where_the_next_begins: list[float] = NEITHER,
+        loss: float = 1.0,
+        names: Sequence[str] = ("a.jpg", "b.jpg"),
     ) -> list[dict[str, Any]]:
         orders = Orders(states=str(tmp_path / "states"), save_now=str(tmp_path / "save-now"), save_every=5)
         recorder = object()
-        batch = {"image_keys": ["a.jpg", "b.jpg"]}
+        batch = {"image_keys": list(names)}
         loop = the_loop(Accelerator(other, where_the_next_begins), recorder, batch=batch, global_step=1)
         follower = LoopFollower(orders)
         follower.before_batch(loop)
@@ -84,6 +88,17 @@ def test_a_step_has_the_mean_loss_and_the_images_of_all_processes(one_step: Any)
     (told,) = one_step(OTHER)
 
     assert (told["event"], told["total"], told["loss"], told["images"]) == ("step", 9, 2.0, 3)
+
+
+def test_a_step_is_told_in_one_piece_however_long_its_files_names_are(
+    one_step: Any,
+) -> None:
+    names = [f"{number}{'ね' * 83}.png" for number in range(64)]
+
+    (told,) = one_step(OTHER, names=names)
+
+    assert (told["files"], told["more_files"]) == (names[:4], 60)
+    assert len(encode(**told)) < select.PIPE_BUF - len("\n\n")
 
 
 def test_a_state_that_another_host_asks_for_is_saved(one_step: Any) -> None:

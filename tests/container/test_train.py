@@ -280,7 +280,7 @@ def test_a_trainer_that_makes_fewer_or_more_steps_fails_though_it_wrote_a_model(
     good = root.path / "model" / "cats.safetensors"
     kept = good.rename(root.path / "good.safetensors")
     shutil.rmtree(root.path / "checkpoints")
-    facts = {"learning_rate": 0.1, "seconds": 0.1, "images": 2, "files": [], "gpu_gib": None}
+    facts = {"learning_rate": 0.1, "seconds": 0.1, "images": 2, "files": [], "more_files": 0, "gpu_gib": None}
     event = encode("step", step=last, total=12, loss=0.5, **facts)
     home = fake_kohya(
         "import shutil, sys, tomllib\n"
@@ -293,6 +293,21 @@ def test_a_trainer_that_makes_fewer_or_more_steps_fails_though_it_wrote_a_model(
 
     assert run.code == 1
     assert run.failure.startswith(f"The trainer stopped after step {last} of 12.")
+
+
+def test_a_large_batch_of_files_with_long_names_hides_no_step(root: Any) -> None:
+    """All their names together are longer than a line may be."""
+    place = root.dataset / "10_sks cat"
+    root.add_images(count=24)
+    for path in sorted(place.iterdir()):
+        path.rename(path.with_name(f"{'ねこ' * 20}{path.name}"))
+    root.write_plan(max_train_steps=12, train_batch_size=24, learning_rate=1e30)
+
+    run = root.run()
+
+    assert run.code == 1
+    assert "failure class=not-finite" in run.output
+    assert re.search(r"at step \d+, in the batch of (ねこ){20}\d+\.png, .* and 20 more\.", run.failure)
 
 
 def test_a_failure_of_the_container_beside_the_trainer_quotes_what_the_trainer_said(

@@ -56,6 +56,7 @@ def step(number: int, loss: float, **facts: Any) -> bytes:
         "seconds": 0.5,
         "images": 4,
         "files": ["a.jpg", "b.jpg"],
+        "more_files": 0,
         "gpu_gib": 12.5,
     }
     return f"\n{encode('step', step=number, loss=loss, **{**told, **facts})}\n".encode()

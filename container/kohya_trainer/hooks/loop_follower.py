@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from kohya_trainer.failure import FILES_NAMED
 from kohya_trainer.hooks.intervals import Intervals
 from kohya_trainer.hooks.processes import gathered, loaded_torch, means
 from kohya_trainer.hooks.random_states import restore_random_state
@@ -153,7 +154,9 @@ class LoopFollower:
                 learning_rate=_learning_rate(loop["optimizer"]),
                 seconds=seconds,
                 images=round(images * accelerator.num_processes),
-                files=files,
+                # Not all of them: longer than a pipe takes in one piece, a line could be torn by another process.
+                files=files[:FILES_NAMED],
+                more_files=max(0, len(files) - FILES_NAMED),
                 gpu_gib=_gpu_gib(),
             )
 
