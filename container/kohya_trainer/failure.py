@@ -12,6 +12,7 @@ LINES_CLASSIFIED = 200
 FILES_NAMED = 4
 SIGKILL_CODES = (-9, 137)
 DISK_FULL = "disk-full"
+STALLED = "stalled"
 _NOT_FINITE = "Lower learning_rate, or use mixed_precision = bf16 and no_half_vae = true."
 
 
@@ -151,7 +152,7 @@ def diverging(
 def stalled(step: int, seconds: float, gpu: str) -> TrainerFailedError:
     """The trainer has been silent for so long; `gpu` is what nvidia-smi says."""
     return TrainerFailedError(
-        "stalled",
+        STALLED,
         f"The trainer wrote nothing for {seconds:.0f} seconds after step {step} ({gpu or 'no GPU seen'}).",
         "Start the run again with the same checkpoints; if it stalls again, choose another instance type.",
     )

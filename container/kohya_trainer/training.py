@@ -16,7 +16,7 @@ from kohya_trainer.delivery import deliver
 from kohya_trainer.environment import Environment, Folders, read_environment
 from kohya_trainer.errors import InterruptedTrainingError, TrainingError, UnprovedModelError
 from kohya_trainer.execution import executed
-from kohya_trainer.failure import DISK_FULL, classify, interrupted, own_failure
+from kohya_trainer.failure import DISK_FULL, STALLED, classify, interrupted, own_failure
 from kohya_trainer.failure_file import write_failure
 from kohya_trainer.job import read_job
 from kohya_trainer.launch import Ended, run_trainer
@@ -95,7 +95,9 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     if watch.stopped_early and watch.best:
         shutil.copyfile(watch.best.path, written)
     # Of several hosts the first one alone writes models.
-    _judge(ended, watch, machine.rank > 0 or written.is_file())
+    shortfall = _shortfall(ended, watch, machine.rank > 0 or written.is_file())
+    if shortfall and not (watch.made_all_steps() and written.is_file()):
+        raise shortfall
     if machine.rank > 0:
         log.note("trained; the first host proves and delivers the model")
         return
@@ -104,7 +106,12 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     _ignore_signals()
     if not written.is_file():
         raise classify(ended.code, watch.lines)
-    model = prove(written, files.options)
+    try:
+        model = prove(written, files.options)
+    except UnprovedModelError as error:
+        raise shortfall or error from error
+    if shortfall:
+        log.note(f"note: the training was over when this happened: {shortfall.cause}")
     _check_steps(watch)
     trained = Trained(
         model, watch.step, watch.loss, so_far.done or None, watch.best, watch.stopped_early, ended.seconds
@@ -114,15 +121,20 @@ def train(environment: Environment, variables: Mapping[str, str], log: Log) -> N
     log.note(f"proved {written.name}: {model.tensors} tensors, rank {model.rank}, norm {model.up_norm:.4g}")
 
 
-def _judge(ended: Ended, watch: TrainingWatch, has_model: bool) -> None:
-    """A signal that came when the training was over changes nothing."""
-    if watch.error:
+def _shortfall(ended: Ended, watch: TrainingWatch, has_model: bool) -> TrainingError | None:
+    """What ended the training before its end; None where nothing did. A process that crashes or hangs once all steps
+    are made and the model is written, as in the libraries that part several GPUs, leaves a model that is still proved.
+
+    Raises TrainerFailedError where the loss broke, whenever that was.
+    """
+    if watch.error and watch.error.kind != STALLED:
         raise watch.error
+    if watch.error:
+        return watch.error
     is_over = ended.code == 0 or watch.stopped_early
     if ended.interrupted and not (is_over and has_model):
-        raise interrupted(watch.step, watch.kept)
-    if not is_over:
-        raise classify(ended.code, watch.lines)
+        return interrupted(watch.step, watch.kept)
+    return None if is_over else classify(ended.code, watch.lines)
 
 
 def _check_steps(watch: TrainingWatch) -> None:

@@ -112,6 +112,9 @@ class TrainingWatch:
     def must_stop(self) -> bool:
         return self.error is not None or self.stopped_early
 
+    def made_all_steps(self) -> bool:
+        return 0 < self.total == self.step
+
     def ask_to_save(self) -> bool:
         """Before the first step of this launch there is nothing new to save. A host that ended before the first one
         has saved would take its step with it.

@@ -272,27 +272,63 @@ def test_a_model_of_zeros_fails_the_run(root: Any) -> None:
     assert not (root.path / "model").exists()
 
 
+@pytest.fixture
+def ending_kohya(root: Any, fake_kohya: Callable[[str], Path]) -> Callable[..., Path]:
+    """A KOHYA_HOME whose trainer tells of one step of 12, writes the model of a good run, then does what it is given."""
+    assert root.run().code == 0
+    kept = (root.path / "model" / "cats.safetensors").rename(root.path / "good.safetensors")
+    shutil.rmtree(root.path / "checkpoints")
+    shutil.rmtree(root.path / "model")
+
+    def make(last: int, then: str = "") -> Path:
+        facts = {"learning_rate": 0.1, "seconds": 0.1, "images": 2, "files": [], "more_files": 0, "gpu_gib": None}
+        event = encode("step", step=last, total=12, loss=0.5, **facts)
+        return fake_kohya(
+            "import os, shutil, sys, time, tomllib\n"
+            "model = tomllib.load(open(sys.argv[2], 'rb'))['output_dir'] + '/cats.safetensors'\n"
+            f"print({event!r}, flush=True)\n"
+            f"shutil.copy({str(kept)!r}, model)\n" + then
+        )
+
+    return make
+
+
 @pytest.mark.parametrize("last", [1, 13])
 def test_a_trainer_that_makes_fewer_or_more_steps_fails_though_it_wrote_a_model(
-    root: Any, fake_kohya: Callable[[str], Path], last: int
+    root: Any, ending_kohya: Callable[..., Path], last: int
 ) -> None:
-    assert root.run().code == 0
-    good = root.path / "model" / "cats.safetensors"
-    kept = good.rename(root.path / "good.safetensors")
-    shutil.rmtree(root.path / "checkpoints")
-    facts = {"learning_rate": 0.1, "seconds": 0.1, "images": 2, "files": [], "more_files": 0, "gpu_gib": None}
-    event = encode("step", step=last, total=12, loss=0.5, **facts)
-    home = fake_kohya(
-        "import shutil, sys, tomllib\n"
-        "out = tomllib.load(open(sys.argv[2], 'rb'))['output_dir']\n"
-        f"print({event!r}, flush=True)\n"
-        f"shutil.copy({str(kept)!r}, out + '/cats.safetensors')\n"
-    )
-
-    run = root.run(home)
+    run = root.run(ending_kohya(last))
 
     assert run.code == 1
     assert run.failure.startswith(f"The trainer stopped after step {last} of 12.")
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        ("os.abort()", "The trainer ended with exit code -6."),
+        ("time.sleep(60)", "The trainer wrote nothing for 2 seconds after step 12"),
+    ],
+)
+def test_a_trainer_that_crashes_or_hangs_when_all_is_made_loses_nothing(
+    root: Any, ending_kohya: Callable[..., Path], then: str, told: str
+) -> None:
+    """As in the libraries through which several GPUs speak."""
+    run = root.run(ending_kohya(12, then), STALL_SECONDS="2")
+
+    assert run.code == 0, run.output
+    assert f"note: the training was over when this happened: {told}" in run.output
+    assert root.provenance()["steps"] == 12
+
+
+@pytest.mark.parametrize(("last", "then"), [(11, "os.abort()"), (12, "os.truncate(model, 2000)\nos.abort()")])
+def test_a_trainer_that_crashes_before_all_is_made_has_crashed(
+    root: Any, ending_kohya: Callable[..., Path], last: int, then: str
+) -> None:
+    run = root.run(ending_kohya(last, then))
+
+    assert run.code == 1
+    assert run.failure.startswith("The trainer ended with exit code -6.")
 
 
 def test_a_large_batch_of_files_with_long_names_hides_no_step(root: Any) -> None:
