@@ -18,6 +18,10 @@ from kohya_trainer.run_so_far import RunSoFar
 from kohya_trainer.samples import prompt_lines
 from kohya_trainer.toml_text import to_toml
 
+# Where nobody says one. The trainer would draw another in every process and launch, and each would part and order the
+# images by its own: some are trained on twice, others never.
+SEED = 1234
+
 
 @dataclass(frozen=True)
 class TrainerFiles:
@@ -36,6 +40,8 @@ def write_trainer_files(job: Job, so_far: RunSoFar, options: Mapping[str, Any], 
     for name in ("output", "logs", "states"):
         shutil.rmtree(work / name, ignore_errors=True)
         (work / name).mkdir(parents=True)
+    if "seed" not in options:
+        log.note(f"note: seed is not set, {SEED} is taken")
     final = _final_options(job, so_far, options, work)
     for name in bring_back(so_far.results, work / "output", so_far.listed, so_far.done):
         log.note(f"note: {name} of an earlier launch did not come back whole")
@@ -53,13 +59,13 @@ def write_trainer_files(job: Job, so_far: RunSoFar, options: Mapping[str, Any], 
 
 
 def _final_options(job: Job, so_far: RunSoFar, options: Mapping[str, Any], work: Path) -> dict[str, Any]:
-    plan, options = job.inputs.plan, dict(options)
+    plan, options = job.inputs.plan, {"seed": SEED, **options}
     paths = TrainerPaths(
         training=job.dataset.training,
         regularization=job.dataset.regularization,
         output=work / "output",
         logs=work / "logs",
-        prompts=_write_prompts(job, work / "prompts.txt"),
+        prompts=_write_prompts(job, work / "prompts.txt", int(options["seed"])),
         tokenizers=job.environment.tokenizer_cache,
     )
     planned = plan.get("total_steps")
@@ -78,10 +84,10 @@ def _final_options(job: Job, so_far: RunSoFar, options: Mapping[str, Any], work:
     )
 
 
-def _write_prompts(job: Job, path: Path) -> Path | None:
+def _write_prompts(job: Job, path: Path, seed: int) -> Path | None:
     if not job.inputs.sample_prompts:
         return None
-    lines = prompt_lines(job.inputs.sample_prompts, int(job.options.get("seed") or 0))
+    lines = prompt_lines(job.inputs.sample_prompts, seed)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 

@@ -63,7 +63,7 @@ def test_progress_is_told_in_lines_that_the_metric_definitions_parse(root: Any) 
 def test_the_older_layout_needs_nothing_but_a_dataset_with_its_toml(root: Any) -> None:
     for path in (root.path / "input" / "data" / "config").iterdir():
         if path.name == "config.toml":
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8").replace("seed = 11\n", "")
             older = 'sdxl = true\nmax_token_length = 75\nhuggingface_repo_id = "somebody/elses"\n'
             (root.dataset / "kohya-sdxl-config.toml").write_text(f"[all]\n{older}{text}", encoding="utf-8")
         path.unlink()
@@ -75,6 +75,9 @@ def test_the_older_layout_needs_nothing_but_a_dataset_with_its_toml(root: Any) -
     assert "sdxl is not an option of v25.2.2 and has no effect" in run.output
     assert "huggingface_repo_id reaches further than training" in run.output
     assert (root.path / "model" / "model.safetensors").is_file()
+    # The trainer's own would be another one in each launch.
+    assert "note: seed is not set, 1234 is taken" in run.output
+    assert root.provenance()["seed"] == 1234
 
 
 @pytest.mark.parametrize(
