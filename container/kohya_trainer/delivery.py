@@ -18,8 +18,9 @@ from kohya_trainer.provenance import facts_between, write_provenance
 from kohya_trainer.run_so_far import RunSoFar
 from kohya_trainer.samples import deliver_samples
 
-# With one of these the configuration asks for the models in between.
-SAVING = ("save_every_n_steps", "save_every_n_epochs", "save_n_epoch_ratio")
+# With these the configuration asks for the models in between.
+BY_STEPS = ("save_every_n_steps",)
+BY_EPOCHS = ("save_every_n_epochs", "save_n_epoch_ratio")
 
 
 def deliver(
@@ -33,9 +34,11 @@ def deliver(
     """`written` is the proved model; a better validation before the last step is delivered beside it."""
     model, inputs = job.environment.folders.model, job.inputs
     model.mkdir(parents=True, exist_ok=True)
-    models = {path.name: path for path in written.parent.glob("*.safetensors")}
-    if not any(job.options.get(name) for name in SAVING):
-        models = {written.name: written}
+    models = {
+        path.name: path
+        for path in written.parent.glob("*.safetensors")
+        if path == written or _was_asked_for(path.name, written.stem, job.options)
+    }
     if best and not facts["stopped_early"] and best.step < facts["steps"]:
         prove(best.path, final)
         models[f"{written.stem}-best.safetensors"] = best.path
@@ -49,3 +52,9 @@ def deliver(
         if history.path.stat().st_size:
             shutil.copyfile(history.path, model / history.path.name)
     write_provenance(model, {**facts, "model": written.name})
+
+
+def _was_asked_for(name: str, stem: str, options: Mapping[str, Any]) -> bool:
+    """Where there are no hooks, the trainer writes a model beside each state, too."""
+    asking = BY_STEPS if name.startswith(f"{stem}-step") else BY_EPOCHS
+    return any(options.get(option) for option in asking)

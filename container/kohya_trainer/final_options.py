@@ -55,6 +55,9 @@ def final_options(
             final.pop(name, None)
     else:
         final.setdefault("save_every_n_steps", save_every)
+        if any(final.get(name) for name in ("save_every_n_epochs", "save_n_epoch_ratio")):
+            # With each model in between the trainer saves a state, too, which nobody goes on from.
+            final.setdefault("save_last_n_epochs_state", 1)
     if "logging_dir" in options:  # only then: it switches tensorboard on, whose files nobody reads here
         final["logging_dir"] = str(paths.logs)
     if paths.regularization:

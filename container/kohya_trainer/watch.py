@@ -71,6 +71,7 @@ class TrainingWatch:
         self._divergence = DivergenceWatch()
         self._kept = so_far.resume.done if so_far.resume else None
         self._saved = False
+        self._hiding = False
         self.total = 0
         self.step = so_far.done
         self.loss: float | None = None
@@ -150,7 +151,10 @@ class TrainingWatch:
             if now - self._last_transient < SECONDS_BETWEEN_TRANSIENT_LINES:
                 return
             self._last_transient = now
-        if self._private and _PROMPT.search(line.text):
+        # Kohya's logger goes on below in lines that begin with blanks.
+        continued = self._hiding and line.text.startswith(" ")
+        self._hiding = self._private and (continued or _PROMPT.search(line.text) is not None)
+        if self._hiding:
             return
         self._lines.append(line.text)
         self._say(line.text)

@@ -47,6 +47,26 @@ def test_a_version_that_counts_wrongly_after_a_restart_is_never_told_to_resume()
         final(old, POINT)
 
 
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({}, None),
+        ({"save_every_n_epochs": 1}, 1),
+        ({"save_n_epoch_ratio": 3}, 1),
+        ({"save_every_n_epochs": 1, "save_last_n_epochs_state": 2}, 2),
+    ],
+)
+def test_states_of_epochs_which_nobody_goes_on_from_do_not_fill_the_disk(
+    asked: dict[str, int], kept: int | None
+) -> None:
+    old = load_table("v22.6.2")
+
+    result = final_options({**OPTIONS, **asked}, old, PATHS, "cats", 20, None, None, hooked=False)
+
+    assert result.get("save_last_n_epochs_state") == kept
+    assert old.problems(result) == []
+
+
 def test_paths_of_the_configuration_never_win_over_the_run() -> None:
     options = {
         **OPTIONS,

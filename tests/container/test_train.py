@@ -230,7 +230,7 @@ def test_the_older_version_trains_with_its_scripts_at_the_root_and_begins_anew_a
         (home / name).write_text(f"{name.lower()} of v22.6.2\n")
     for path in (REHEARSAL / "sd-scripts").iterdir():
         (home / path.name).symlink_to(path)
-    root.write_plan(max_train_steps=24)
+    root.write_plan(max_train_steps=24, save_every_n_epochs=1)
     plan = root.path / "input" / "data" / "config" / "plan.json"
     plan.write_text(json.dumps({**json.loads(plan.read_bytes()), "kohya_version": "v22.6.2"}))
     version = {"kohya_home": home, "KOHYA_VERSION": "v22.6.2"}
@@ -241,6 +241,9 @@ def test_the_older_version_trains_with_its_scripts_at_the_root_and_begins_anew_a
     assert run.code == 0, run.output
     assert "Kohya v22.6.2 cannot continue with the right step count; starting again" in run.output
     assert [step for step, _ in root.losses()] == list(range(1, 25))
+    # Not those that the trainer writes beside the states of its steps.
+    models = sorted(path.name for path in (root.path / "model").glob("*.safetensors"))
+    assert models == ["cats-000001.safetensors", "cats.safetensors"]
     told = root.provenance()
     assert told["kohya_version"] == "v22.6.2"
     assert told["kohya_ss_commit"] == "kohya_ss_commit of v22.6.2"

@@ -238,10 +238,11 @@ def test_a_private_runs_failure_names_no_file_and_its_log_no_prompt(tmp_path: Pa
     watched = watch(tmp_path, said, private=True)
 
     watched.output(
-        b"INFO  prompt: sks cat\nINFO  negative_prompt: dog\nINFO  height: 512\n" + step(1, math.nan)
+        b"INFO  prompt: sks cat in front of\n          the house\n          of her family\n"
+        b"INFO  negative_prompt: dog\nINFO  height: 512\n  seed: 1\n" + step(1, math.nan)
     )
 
-    assert said[0] == "INFO  height: 512"
+    assert said[:2] == ["INFO  height: 512", "  seed: 1"]
     assert watched.error is not None
     assert "a.jpg" not in watched.error.cause
 
