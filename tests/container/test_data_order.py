@@ -17,7 +17,11 @@ import pytest
 
 from kohya_trainer.hooks import data_order
 from kohya_trainer.hooks.loop_follower import LoopFollower, before_each_batch
-from kohya_trainer.hooks.random_states import count_batches_anew, restore_random_state
+from kohya_trainer.hooks.random_states import (
+    count_batches_anew,
+    log_without_drawing,
+    restore_random_state,
+)
 from kohya_trainer.orders import Orders
 
 LENGTH, DRAWN_FOR_A_STEP = 8, 3
@@ -272,6 +276,21 @@ def test_a_restart_does_not_need_the_count_of_batches_that_accelerate_cannot_rea
     assert module.load_accelerator_state("state") == {"step": 0}
     found["step"] = 3
     assert module.load_accelerator_state("state") == {"step": 3}
+
+
+def test_a_line_of_the_log_draws_none_of_the_numbers_that_all_processes_draw_alike() -> None:
+    """Rich itself draws in the image's version alone; a stand-in does as that one."""
+    numbering = SimpleNamespace(randint=random.randint)
+    rich_style = importlib.import_module("rich.style")
+    before = random.getstate()
+
+    for module in (numbering, rich_style):
+        log_without_drawing(module)
+    number = numbering.randint(0, 2**62)
+    rich_style.Style(color="red", bold=True)
+
+    assert random.getstate() == before
+    assert numbering.randint(0, 2**62) != number
 
 
 def test_a_loader_that_begins_takes_nothing_from_the_numbers_of_the_noise(torch: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from kohya_trainer.hooks.data_order import keep_order
 from kohya_trainer.hooks.loop_follower import LoopFollower, before_each_batch
 from kohya_trainer.hooks.processes import loaded_torch
-from kohya_trainer.hooks.random_states import count_batches_anew
+from kohya_trainer.hooks.random_states import count_batches_anew, log_without_drawing
 from kohya_trainer.kept_latents import draw_latents_apart, keep_latents
 from kohya_trainer.orders import Orders
 
@@ -34,6 +34,7 @@ def install_hooks(orders: Orders) -> None:
     if torch:
         keep_order(train_util, torch)
         count_batches_anew(importlib.import_module("accelerate.accelerator"))
+        log_without_drawing(importlib.import_module("rich.style"))
         _warm_captions_up_by_the_run(train_util, follower)
 
 

@@ -38,6 +38,13 @@ def count_batches_anew(accelerate_accelerator: Any) -> None:
     accelerate_accelerator.load_accelerator_state = loaded
 
 
+def log_without_drawing(rich_style: Any) -> None:
+    """Rich 13 numbers its styles with Python's own random numbers, from which every process of a DyLoRA draws the rank
+    that is trained: those of the main process, which alone logs, would no longer be the others'.
+    """
+    rich_style.randint = random.Random().randint
+
+
 def restore_random_state(torch: Any, state: Path, process_index: int, step: int) -> None:
     """What was saved. accelerate's own loader fails without a word where torch.load refuses pickles (torch ≥ 2.6).
 
