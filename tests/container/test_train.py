@@ -280,14 +280,21 @@ def test_a_model_of_zeros_fails_the_run(root: Any) -> None:
 
 @pytest.fixture
 def ending_kohya(root: Any, fake_kohya: Callable[[str], Path]) -> Callable[..., Path]:
-    """A KOHYA_HOME whose trainer tells of one step of 12, writes the model of a good run, then does what it is given."""
+    """A KOHYA_HOME whose trainer tells of one step of 12, writes the model of a good run, then does as it is given."""
     assert root.run().code == 0
     kept = (root.path / "model" / "cats.safetensors").rename(root.path / "good.safetensors")
     shutil.rmtree(root.path / "checkpoints")
     shutil.rmtree(root.path / "model")
 
     def make(last: int, then: str = "") -> Path:
-        facts = {"learning_rate": 0.1, "seconds": 0.1, "images": 2, "files": [], "more_files": 0, "gpu_gib": None}
+        facts = {
+            "learning_rate": 0.1,
+            "seconds": 0.1,
+            "images": 2,
+            "files": [],
+            "more_files": 0,
+            "gpu_gib": None,
+        }
         event = encode("step", step=last, total=12, loss=0.5, **facts)
         return fake_kohya(
             "import os, shutil, sys, time, tomllib\n"
