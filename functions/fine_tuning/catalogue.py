@@ -321,6 +321,11 @@ _CONFIGURATION = {
 }
 
 _PLAN = {
+    "nothing-held-back": _warning(
+        "The validation split is so small that no image of any folder is held back: there is no validation loss, or "
+        "one of images that are trained on.",
+        "Raise validation_split to the share that the message names, or remove it.",
+    ),
     "steps-planned": _note(
         "Nothing says how long to train, so epochs were planned: never the trainer's silent 1600 steps.",
         "Set max_train_epochs or max_train_steps in `config` for another length.",

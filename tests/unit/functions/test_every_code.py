@@ -222,6 +222,7 @@ CASES: Mapping[str, list[Case]] = {
     "precision-changed": [Case(manifest={"instance_types": ["ml.p3.2xlarge"]})],
     "instance-without-gpu": [Case(manifest={"instance_types": ["ml.m5.large"]})],
     "steps-planned": [Case(manifest={"config": {}})],
+    "nothing-held-back": [Case(manifest={"validation_split": 0.2}), option(validation_split=0.4)],
     "base-model-elsewhere": [Case(manifest={"base_model": "s3://elsewhere/models/x/m.safetensors"})],
     "base-model-missing": [Case(manifest={"base_model": f"s3://{BUCKET}/models/x/m.safetensors"})],
     "base-model-not-sdxl": [
