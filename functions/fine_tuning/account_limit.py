@@ -42,6 +42,13 @@ class AccountLimit:
         """Whether the request alone is above the limit, whatever else the account does."""
         return self.limit is not None and (self.limit == 0 or (self.asked or 0) > self.limit)
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether the request would be allowed, if it were not for what the account uses already."""
+        if self.limit is None or self.in_use is None or self.asked is None or self.never_allows:
+            return False
+        return self.in_use + self.asked > self.limit
+
 
 def _first(pattern: re.Pattern[str], text: str) -> float | None:
     found = pattern.search(text)

@@ -3,8 +3,9 @@
 Capacity comes and goes, so the same rung is tried again after a wait that doubles; a quota below what is asked for does
 not mend itself, and spot capacity that did not come in its time will not either, so the next rung follows at once. So
 it does where SageMaker itself has looked for an instance for as long as the stack allows; only the last rung is tried
-again then. An internal error of SageMaker's is tried again on the same rung, but is no reason for a dearer one. What
-was spent before counts against the budget.
+again then. A quota that other jobs use comes free when they end: that is waited for without counting tries. An internal
+error of SageMaker's is tried again on the same rung, but is no reason for a dearer one. What was spent before counts
+against the budget.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 LONGEST_WAIT_SECONDS = 3600
+# Of a run, for quotas that other jobs use: longer than one of them may take by default, a day. It costs at most 60
+# tries of 32 events each of the flow's history (tests/contract/test_state_machine.py).
+LONGEST_WAIT_FOR_OTHERS_SECONDS = 48 * 3600
 
-Lack = Literal["capacity", "quota", "quota-too-small", "spot-wait", "no-instance", "internal-error"]
+Lack = Literal[
+    "capacity", "quota", "quota-in-use", "quota-too-small", "spot-wait", "no-instance", "internal-error"
+]
 Rung = Mapping[str, Any]
 
 
@@ -55,19 +61,23 @@ class Attempt:
     Attributes:
         number: of all starts of this run, from 1.
         rung: place in the ladder, from 0.
-        tries: starts on this rung so far.
+        tries: starts on this rung so far, without those that found a quota in use by other jobs.
         ended: the attempts before it.
+        waited_for_others: seconds that this run has waited for quotas in use.
     """
 
     number: int = 1
     rung: int = 0
     tries: int = 1
     ended: tuple[Ended, ...] = ()
+    waited_for_others: int = 0
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Attempt:
         ended = tuple(Ended(**each) for each in document.get("ended", ()))
-        return cls(document["number"], document["rung"], document["tries"], ended)
+        # A flow that began before an update holds attempts without it.
+        waited = document.get("waited_for_others", 0)
+        return cls(document["number"], document["rung"], document["tries"], ended, waited)
 
     def as_document(self) -> dict[str, Any]:
         return {**asdict(self), "ended": [asdict(each) for each in self.ended]}
@@ -94,8 +104,12 @@ def following(
     # Checkpoints carry over, so that the furthest of all attempts counts.
     remaining = min(each.remaining for each in over)
     spent = sum(each.cost_usd or 0 for each in over)
+    others = ended.lack == "quota-in-use"
     mends_itself = ended.lack in ("capacity", "quota", "no-instance", "internal-error")
-    same = [attempt.rung] if mends_itself and attempt.tries < patience.tries else []
+    waits = (mends_itself and attempt.tries < patience.tries) or (
+        others and attempt.waited_for_others < LONGEST_WAIT_FOR_OTHERS_SECONDS
+    )
+    same = [attempt.rung] if waits else []
     if ended.lack == "internal-error" and not same:
         return None
     later = range(attempt.rung + 1, len(ladder))
@@ -104,10 +118,20 @@ def following(
         if rung is None:
             continue
         stays = place == attempt.rung
-        tries = attempt.tries + 1 if stays else 1
-        wait = min(patience.wait_seconds * 2 ** (attempt.tries - 1), LONGEST_WAIT_SECONDS) if stays else 0
-        return Next(Attempt(attempt.number + 1, place, tries, over), rung, wait)
+        tries = attempt.tries + (not others) if stays else 1
+        wait = _wait_seconds(attempt, patience, others) if stays else 0
+        waited = attempt.waited_for_others + (wait if others else 0)
+        return Next(Attempt(attempt.number + 1, place, tries, over, waited), rung, wait)
     return None
+
+
+def _wait_seconds(attempt: Attempt, patience: Patience, others: bool) -> int:
+    """Twice as long each time, an hour at most."""
+    if others:
+        doubled = max(patience.wait_seconds, attempt.waited_for_others)
+    else:
+        doubled = patience.wait_seconds * 2 ** (attempt.tries - 1)
+    return min(doubled, LONGEST_WAIT_SECONDS)
 
 
 def within_budget(rung: Rung, budget_usd: float | None, spent: float, remaining: float) -> Rung | None:
@@ -153,7 +177,7 @@ def remedy(ended: Sequence[Ended]) -> str:
     """Of a ladder that is exhausted: the quotas to raise, as far as quotas were the reason."""
     if quotas := list(dict.fromkeys(each.quota for each in ended if each.quota)):
         return to_raise(quotas)
-    if any(each.lack == "quota" for each in ended):
+    if any(each.lack in ("quota", "quota-in-use") for each in ended):
         return "Ask for a higher quota of pipeline executions, or wait and run it again."
     if ended and ended[-1].lack == "internal-error":
         return "Run it again later; if it stays so, ask AWS Support about the training job."

@@ -67,12 +67,14 @@ def lack_of(error: str, reason: str, observation: Mapping[str, Any]) -> Lack | N
         reason: SageMaker's words.
         observation: of docs/contracts.md; without a training job CreateTrainingJob itself was refused.
     """
+    # Where SageMaker names a quota and its numbers do not explain the refusal, they are not the newest.
+    limit = AccountLimit.of(reason)
     if error == _TOO_MANY_EXECUTIONS:
-        return "quota"
+        return "quota-in-use" if limit.is_in_use else "quota"
     if error == NO_INSTANCE:
         return "no-instance"
     if not observation.get("training_job") and _QUOTA.search(reason):
-        return "quota-too-small" if AccountLimit.of(reason).never_allows else "quota"
+        return "quota-too-small" if limit.never_allows else "quota-in-use" if limit.is_in_use else "quota"
     if _JOB_LACKS_CAPACITY.match(reason):
         return "capacity"
     if _INTERNAL_ERROR.match(reason):

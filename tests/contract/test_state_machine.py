@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fine_tuning import attempts
 from tests.contract.definitions import (
     ROOT,
     expressions,
@@ -317,13 +318,24 @@ def _of_the_longest() -> int:
     # An upload that is waited for looks once a minute at last.
     rounds = int(template()["Parameters"]["UploadWaitSeconds"]["MaxValue"]) // 60 + 60
     # Every rung of the longest ladder is tried as often as may be: JudgeEnding, IsThereAnotherAttempt, TellWaiting,
-    # WaitForCapacity, StartPipeline, TellStarted, WatchTraining, HowDidTrainingEnd.
+    # WaitForCapacity, StartPipeline, TellStarted, WatchTraining, HowDidTrainingEnd. So is each that others stood in the
+    # way of.
     rungs = 2 * _manifest_schema()["properties"]["instance_types"]["maxItems"]
-    tries = rungs * int(template()["Parameters"]["CapacityTries"]["MaxValue"])
+    tries = rungs * int(template()["Parameters"]["CapacityTries"]["MaxValue"]) + _of_waiting_for_others()
     events = TOKEN * _looks(waiting) + (2 * TASK + PLAIN) * rounds + (4 * TASK + TOKEN + 3 * PLAIN) * tries
     # A week in the queue, with a look every hour (TakeSlot).
     assert waiting < state_machine()["TimeoutSeconds"]
     return events + TOKEN * 7 * 24
+
+
+def _of_waiting_for_others() -> int:
+    """Tries of a run whose quota other jobs use, where the first wait is the shortest that may be."""
+    patience = attempts.Patience(1, int(template()["Parameters"]["CapacityWaitSeconds"]["MinValue"]))
+    over = attempts.Ended("ml.g5.8xlarge", False, "Failed", "quota-in-use", None, "", None, None, "")
+    attempt, tries = attempts.Attempt(), 0
+    while then := attempts.following([{"usd_per_hour": 1}], attempt, over, patience, None):
+        attempt, tries = then.attempt, tries + 1
+    return tries
 
 
 def _manifest_schema() -> dict[str, Any]:

@@ -20,6 +20,10 @@ STOPPED = frozenset({"STOPPED"})
 FIRST, SECOND = "ml.g6.2xlarge", "ml.g5.2xlarge"
 NO_CAPACITY = {"fail": "CapacityError: Unable to provision requested ML compute capacity."}
 NO_QUOTA = "The account-level service limit '{} for training job usage' is 0 Instances, with current utilization of 0"
+QUOTA_IN_USE = (
+    "The account-level service limit 'ml.g5.8xlarge for training job usage' is 1 Instances, with current utilization "
+    "of 1 Instances and a request delta of 1 Instances."
+)
 INTERNAL_ERROR = {"fail": "InternalServerError: We encountered an internal error. Please try again."}
 LONG = {"config": {**QUICK, "max_train_steps": 4000}}
 FOR_GOOD = 1000
@@ -429,6 +433,11 @@ SCENARIOS: tuple[Scenario, ...] = (
         (_no_quota(FIRST),),
         rungs=2,
         manifest={"instance_types": [FIRST, SECOND]},
+    ),
+    Scenario(
+        "quota-in-use",
+        "another job uses the account's quota for longer than a rung is tried",
+        (Fault("job-request", (), {"code": "ResourceLimitExceeded", "message": QUOTA_IN_USE}, 0, 3),),
     ),
     Scenario(
         "empty-handed", "the job succeeds without a model", (Fault("job", (), {"complete": True}),), FAILED

@@ -19,6 +19,10 @@ _MOST_OF_A_CODE = 3
 _WAITS = {
     "capacity": ("AWS has no {instance} to give at the moment.", ""),
     "quota": ("Your account's quota for {instance} is used up, or zero.", ""),
+    "quota-in-use": (
+        "Other jobs of your account use all of a quota that it needs; it is tried again for two days.",
+        "",
+    ),
     "sagemaker": ("SageMaker failed by itself; what was trained is continued from its last checkpoint.", ""),
     "slot": ("As many runs as this stack allows are under way.", ""),
     "image": ("The training image is being built.", ""),
@@ -28,13 +32,17 @@ _WAITS = {
         "Upload what is missing; nothing needs to be dropped again.",
     ),
 }
+_OWN_RUNS = (
+    "If the other jobs are runs of this stack: with MaxRunsInFlight at your quota the next one starts the moment that "
+    "one ends."
+)
 
 
 def waiting(run: Run, facts: Mapping[str, Any]) -> Message:
     """A run that could not go on at once.
 
-    `facts`: `{"reason": "capacity"|"quota"|"sagemaker"|"slot"|"image"|"source"|"upload", "instance_type"?, "spot"?,
-    "detail"?, "retry_in_seconds"?, "position"?}`.
+    `facts`: `{"reason": "capacity"|"quota"|"quota-in-use"|"sagemaker"|"slot"|"image"|"source"|"upload",
+    "instance_type"?, "spot"?, "detail"?, "retry_in_seconds"?, "position"?}`.
     """
     reason, instance_type = str(facts["reason"]), facts.get("instance_type")
     instance = f"{instance_type or 'the instance'}{_capacity(facts.get('spot'))}"
@@ -51,11 +59,12 @@ def waiting(run: Run, facts: Mapping[str, Any]) -> Message:
             f"Run: {run.run_id}",
         ],
         *_to_do(reason, remedy, run),
+        [_OWN_RUNS] if reason == "quota-in-use" else [],
         ["To give it up:", f"./dev stop {run.run_id}"],
     ]
     return of_run(
         "waiting",
-        f"WAITING_FOR_{reason.upper()}",
+        f"WAITING_FOR_{reason.replace('-', '_').upper()}",
         run,
         f"Waiting: {run.dataset} for {_WAITED_FOR.get(reason, reason)}",
         paragraphs,
@@ -81,6 +90,7 @@ def _to_do(reason: str, remedy: str, run: Run) -> list[Paragraph]:
 _WAITED_FOR = {
     "capacity": "a GPU",
     "quota": "a quota",
+    "quota-in-use": "other jobs",
     "sagemaker": "SageMaker",
     "slot": "its turn",
     "image": "the training image",

@@ -18,9 +18,11 @@ _REASONS: Mapping[Lack, str] = {
     "spot-wait": "capacity",
     "no-instance": "capacity",
     "quota": "quota",
+    "quota-in-use": "quota-in-use",
     "quota-too-small": "quota",
     "internal-error": "sagemaker",
 }
+_QUOTAS = frozenset({"quota", "quota-in-use", "quota-too-small"})
 _LONGEST_REASON = 300  # characters of a reason that the record keeps of each attempt
 _NO_INSTANCE = "SageMaker found no instance in the time that one is waited for (InstanceWaitSeconds)."
 
@@ -88,7 +90,7 @@ def _ended(rung: Mapping[str, Any], failure: Mapping[str, Any], arn: str) -> End
         spot=rung["spot"],
         status=str(observation.get("status") or failure.get("error") or ""),
         lack=lack,
-        quota=quota_of(reason, instance) if lack in ("quota", "quota-too-small") and observation else None,
+        quota=quota_of(reason, instance) if lack in _QUOTAS and observation else None,
         reason=(reason.strip().splitlines() or [""])[0][:_LONGEST_REASON],
         seconds=observation.get("seconds"),
         cost_usd=observation.get("cost_usd"),

@@ -187,6 +187,23 @@ def test_given_quotas_of_zero_up_the_whole_ladder_then_the_mail_names_each(stack
     assert "Tried: ml.g6.2xlarge (spot) once, ml.g6.2xlarge (on demand) once." in mail["Message"]
 
 
+def test_given_other_jobs_use_the_quota_then_the_run_waits_for_them_on_the_same_rung(stack: Stack) -> None:
+    run = training(stack)
+    refused = {**SEEN, "training_job": None, "step": None, "seconds": None, "cost_usd": None}
+    refused["reason"] = REFUSED.format(limit=1).replace("utilization of 0", "utilization of 1")
+    answer: dict[str, Any] = {"attempt": None}
+    for wait in (300, 300, 600, 1200, 2400, 3600):
+        answer = judge(stack, run, refused, answer["attempt"])
+        assert (answer["decision"], answer["wait_seconds"], answer["attempt"]["tries"]) == ("again", wait, 1)
+        assert answer["rung"]["instance_type"] == LADDER[0]["instance_type"]
+        notify.handler({"run": run, "kind": "waiting", "facts": answer["waiting"]}, stack.context)
+    (mail,) = stack.mails()
+    assert mail["MessageAttributes"]["status"]["Value"] == "WAITING_FOR_QUOTA_IN_USE"
+    assert mail["MessageAttributes"]["action"]["Value"] == "none"
+    assert "MaxRunsInFlight" in mail["Message"]
+    assert stack.record(run["run_id"])["attempts"][-1]["lack"] == "quota-in-use"
+
+
 def test_given_too_many_pipeline_executions_then_the_start_is_tried_again(stack: Stack) -> None:
     run = starting(stack)
     answer = judge(stack, run, None, stage="StartPipeline", error="SageMaker.ResourceLimitExceededException")

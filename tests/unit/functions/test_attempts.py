@@ -58,9 +58,25 @@ def test_lack_of_capacity_waits_twice_as_long_each_time_and_then_takes_the_next_
     assert starts(lacks) == [(0, 300), (0, 600), (1, 0), (1, 300), (1, 600), (2, 0), (2, 300), (2, 600)]
 
 
-def test_a_quota_in_use_is_waited_for_a_quota_of_zero_is_not() -> None:
+def test_a_quota_is_waited_for_one_that_is_too_small_is_not() -> None:
     assert starts(["quota"]) == [(0, 300)]
     assert starts(["quota-too-small", "quota-too-small", "quota-too-small"]) == [(1, 0), (2, 0)]
+
+
+def test_a_quota_in_use_by_other_jobs_is_waited_for_two_days_without_counting_tries() -> None:
+    lacks: list[Lack] = ["quota-in-use"] * 100
+    made = starts(lacks)
+    waits = [seconds for place, seconds in made if place == 0]
+    assert waits[:7] == [300, 300, 600, 1200, 2400, 3600, 3600]
+    assert 48 * 3600 <= sum(waits) < 49 * 3600
+    # What is left of the ladder is tried once each: it has waited for long enough.
+    assert made[len(waits) :] == [(1, 0), (2, 0)]
+
+
+def test_lack_of_capacity_is_waited_for_as_often_after_a_quota_in_use() -> None:
+    in_use: list[Lack] = ["quota-in-use"] * 5
+    capacity: list[Lack] = ["capacity"] * 3
+    assert starts([*in_use, *capacity])[5:] == [(0, 300), (0, 600), (1, 0)]
 
 
 def test_spot_capacity_that_did_not_come_in_time_is_not_waited_for_again() -> None:
@@ -99,7 +115,15 @@ def test_no_wait_is_longer_than_an_hour() -> None:
 @given(
     st.lists(
         st.sampled_from(
-            ["capacity", "quota", "quota-too-small", "spot-wait", "no-instance", "internal-error"]
+            [
+                "capacity",
+                "quota",
+                "quota-in-use",
+                "quota-too-small",
+                "spot-wait",
+                "no-instance",
+                "internal-error",
+            ]
         ),
         max_size=30,
     )
@@ -110,12 +134,17 @@ def test_every_start_has_a_number_of_its_own_and_the_ladder_comes_to_an_end(lack
         then = following(LADDER, attempt, ended(lack), PATIENCE, None)
         if then is None:
             break
-        assert (then.attempt.rung, then.attempt.tries) > (attempt.rung, attempt.tries)
+        assert _place(then.attempt) > _place(attempt)
         attempt = Attempt.from_document(then.attempt.as_document())
         assert attempt == then.attempt
         numbers.append(attempt.number)
     assert numbers == list(range(1, len(numbers) + 1))
-    assert len(numbers) <= len(LADDER) * PATIENCE.tries
+    others = lacks.count("quota-in-use")
+    assert len(numbers) <= len(LADDER) * PATIENCE.tries + others
+
+
+def _place(attempt: Attempt) -> tuple[int, int, int]:
+    return attempt.rung, attempt.tries, attempt.waited_for_others
 
 
 def test_what_was_spent_before_shortens_the_next_rung() -> None:
@@ -199,7 +228,10 @@ NAMELESS = LIMIT.format("is 2", 2, 1, unit="Instances")
         ("TrainingFailed", REFUSED.format(limit=2), {}, "quota"),
         ("TrainingFailed", ELEVEN_OF_FOUR, {}, "quota-too-small"),
         ("TrainingFailed", TOO_LONG, {}, "quota-too-small"),
-        ("TrainingFailed", FOUR_OF_FOUR, {}, "quota"),
+        ("TrainingFailed", FOUR_OF_FOUR, {}, "quota-in-use"),
+        ("TrainingFailed", NAMELESS, {}, "quota-in-use"),
+        ("SageMaker.ResourceLimitExceededException", FOUR_OF_FOUR, {}, "quota-in-use"),
+        ("TrainingFailed", FOUR_OF_FOUR, {"training_job": "j"}, None),
         ("TrainingFailed", "ResourceLimitExceeded: too many", {"training_job": None}, "quota"),
         ("TrainingFailed", "CapacityError: Unable to provision", {"training_job": "j"}, "capacity"),
         ("TrainingFailed", "ClientError: CapacityError: none", {"training_job": "j"}, "capacity"),
@@ -266,6 +298,23 @@ def test_a_limit_is_known_as_far_as_it_was_told() -> None:
 )
 def test_a_limit_below_the_request_alone_never_allows_it(limit: AccountLimit, never: bool) -> None:
     assert limit.never_allows is never
+
+
+@pytest.mark.parametrize(
+    ("limit", "in_use"),
+    [
+        (AccountLimit("a", 1, 1, 1), True),
+        (AccountLimit("a", 2, 3, 1), True),
+        (AccountLimit("a", 4, 3, 2), True),
+        (AccountLimit("a", 4, 3, 1), False),
+        (AccountLimit("a", 4, 1, 11), False),
+        (AccountLimit("a", 0, 0, 1), False),
+        (AccountLimit("a", 1), False),
+        (AccountLimit(), False),
+    ],
+)
+def test_a_limit_is_in_use_where_only_others_are_in_the_way(limit: AccountLimit, in_use: bool) -> None:
+    assert limit.is_in_use is in_use
 
 
 def test_another_instance_type_is_no_remedy_for_a_limit_of_all() -> None:

@@ -173,6 +173,16 @@ CASES: dict[str, Callable[[], Message]] = {
     "waiting-for-image": lambda: messages.waiting(
         RUN, {"reason": "image", "detail": f"The build is {BUILD}."}
     ),
+    "waiting-for-other-jobs": lambda: messages.waiting(
+        RUN,
+        {
+            "reason": "quota-in-use",
+            "instance_type": "ml.g5.8xlarge",
+            "spot": False,
+            "detail": QUOTA.format("ml.g5.8xlarge for").replace("is 0", "is 1").replace("of 0", "of 1"),
+            "retry_in_seconds": 600,
+        },
+    ),
     "waiting-for-upload": lambda: messages.waiting(
         RUN,
         {
