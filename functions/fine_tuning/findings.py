@@ -55,6 +55,11 @@ def note(code: str, path: str, message: str, remedy: str = "Nothing to do.") -> 
     return Finding(code, "note", path, message, remedy)
 
 
+def sentence(text: str) -> str:
+    """Begun with a capital and ended with a full stop; str.capitalize would make all else small."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """Errors first, then by file, so that a report reads the same every time."""
     return sorted(findings, key=lambda f: (_WEIGHT[f.severity], f.path, f.code, f.message))

@@ -12,7 +12,7 @@ from typing import Any
 
 from fine_tuning import instances, learning, recipe
 from fine_tuning.buckets import Bucket
-from fine_tuning.findings import Finding, note, warning
+from fine_tuning.findings import Finding, note, sentence, warning
 from fine_tuning.manifest import RecipeWishes
 from fine_tuning.run import MANIFEST_NAME
 
@@ -81,5 +81,5 @@ def multiplied(
     message = f"Each of {gpus} GPUs shows a batch of its own: {steps} steps of {shown} images, {rate}."
     share = f"set train_batch_size = {wished // gpus}, which is each GPU's, or " if wished >= gpus else ""
     otherwise = "set more max_train_epochs" if follows else "raise the learning rate for so many images"
-    remedy = f"{share}name an instance with fewer GPUs, or {otherwise}."
-    return [warning("images-multiplied", MANIFEST_NAME, message, remedy[0].upper() + remedy[1:])]
+    remedy = sentence(f"{share}name an instance with fewer GPUs, or {otherwise}")
+    return [warning("images-multiplied", MANIFEST_NAME, message, remedy)]

@@ -7,11 +7,12 @@ many images make a step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fine_tuning import instances, recipe
-from fine_tuning.findings import Finding, error, note
+from fine_tuning.findings import Finding, error, note, sentence
 from fine_tuning.run import MANIFEST_NAME
 
 
@@ -44,7 +45,10 @@ def judge(values: Mapping[str, Any], pixels: int, instance_type: str) -> list[Fi
     if memory is None or fits(values, pixels, memory):
         return []
     needed = recipe.memory_gib(values, _batch(values), pixels, _again(values), "plain")
-    message = f"A batch of {_batch(values)} needs about {needed:.0f} GiB; the GPU of {instance_type} has {memory:.0f}."
+    # Rounded away from each other, so that the two never read the same.
+    needs, usable = math.ceil(needed * 10) / 10, math.floor(recipe.usable_gib(memory) * 10) / 10
+    on = f"of the {memory:.0f} GiB of {instance_type}'s GPU {usable} can be used"
+    message = f"A batch of {_batch(values)} needs about {needs} GiB; {on}."
     return [error("gpu-memory-exceeded", MANIFEST_NAME, message, _remedy(values, pixels, memory))]
 
 
@@ -91,7 +95,7 @@ def _remedy(values: Mapping[str, Any], pixels: int, memory: float) -> str:
     if largest is not None and largest < _batch(values):
         ways.append(f"set gradient_checkpointing = true and train_batch_size = {largest}")
     ways += [f"name {name}" for name in _first_that_fits(values, pixels)]
-    return f"{' or '.join(ways) or 'Lower resolution, network_dim or train_batch_size'}.".capitalize()
+    return sentence(" or ".join(ways) or "lower resolution, network_dim or train_batch_size")
 
 
 def _first_that_fits(values: Mapping[str, Any], pixels: int) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fine_tuning import buckets, instances, interruptions, larger_batch, learning_rates, memory_fit, quote
 from fine_tuning.configuration import Configuration
-from fine_tuning.findings import Finding, error, note, warning
+from fine_tuning.findings import Finding, error, note, sentence, warning
 from fine_tuning.ladder import Offer
 from fine_tuning.limits import Limits, budget
 from fine_tuning.manifest import Manifest
@@ -157,7 +157,7 @@ def _way_within(budget: float, quoted: Quote, length: Schedule, cheaper: Sequenc
     if (epochs := quoted.steps_for(budget) // an_epoch) >= 1:
         ways.append(f"set max_train_epochs = {epochs}")
     ways.append(f"raise max_cost_usd to {quoted.most_usd:.2f} (manifest and stack)")
-    return f"{', or '.join(ways)}.".capitalize()
+    return sentence(", or ".join(ways))
 
 
 def _about_cost(

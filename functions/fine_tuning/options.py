@@ -116,6 +116,15 @@ _WITHOUT_EFFECT = {
 
 
 def _unknown(name: str, options: Mapping[str, Option], where: str, version: str) -> Finding:
+    if name == "datasets":
+        message = (
+            "The option datasets is of sd-scripts' configuration of datasets, which is not used here; nothing in it "
+            "counts, neither num_repeats nor resolution nor batch_size."
+        )
+        remedy = (
+            "Name folders <repeats>_<token>, and set resolution and train_batch_size as options of their own."
+        )
+        return warning("option-unknown", where, message, remedy)
     if why := _WITHOUT_EFFECT.get(name):
         message = f"The option {name} does nothing in a configuration of kohya_ss {version}: {why}."
         return warning("option-unknown", where, message, "Remove it.")

@@ -88,7 +88,8 @@ def plan(
         filled = buckets.fill(layout.folders, options, buckets.HeldBack.of_config(configuration.values))
     except buckets.BucketOptionsError as problem:
         remedy = "Correct resolution or the bucket options in the configuration."
-        findings.append(error("option-invalid", _source(configuration), f"{problem}.".capitalize(), remedy))
+        message = f"No aspect buckets can be made of these options: {problem}."
+        findings.append(error("option-invalid", _source(configuration), message, remedy))
         return Decision(tuple(in_order(findings)))
     except buckets.NoBucketError:  # told of each such image
         return Decision(tuple(in_order(findings)))

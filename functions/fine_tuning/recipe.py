@@ -89,8 +89,12 @@ def fits(
     options: Mapping[str, Any], batch: int, pixels: int, again: float, memory: float, execution: str = "plain"
 ) -> bool:
     """Whether it fits a GPU of `memory` GiB."""
-    usable: float = (memory - _figures()["memory"]["context_gib"]) * USABLE_SHARE
-    return memory_gib(options, batch, pixels, again, execution) <= usable
+    return memory_gib(options, batch, pixels, again, execution) <= usable_gib(memory)
+
+
+def usable_gib(memory: float) -> float:
+    """Of a GPU of `memory` GiB, what torch may allocate."""
+    return float((memory - _figures()["memory"]["context_gib"]) * USABLE_SHARE)
 
 
 def computed_again(

@@ -142,6 +142,17 @@ def test_a_value_in_another_writing_is_understood(name: str, value: Any, resolve
     assert resolve({name: value}).values[name] == resolved
 
 
+def test_a_configuration_of_datasets_is_told_as_what_it_is() -> None:
+    resolved = resolve(
+        toml="[general]\nkeep_tokens = 0\n[[datasets]]\nresolution = 768\n[[datasets.subsets]]\nnum_repeats = 3\n"
+    )
+    (finding,) = (one for one in resolved.findings if one.code == "option-unknown")
+    assert finding.severity == "warning"
+    assert "num_repeats" in finding.message
+    assert "dataset_class" not in finding.message
+    assert "<repeats>_<token>" in finding.remedy
+
+
 def test_an_unknown_option_is_a_warning_with_a_suggestion() -> None:
     resolved = resolve(toml="netwrok_dim = 4\n")
     assert told(resolved) == [("warning", "option-unknown", "kohya-sdxl-config.toml")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -49,11 +50,20 @@ def test_what_the_user_set_stays_and_is_refused_with_what_would_fit() -> None:
     assert adapted(values, "train_batch_size", "gradient_checkpointing") == {**UNET, **values}
     (finding,) = memory_fit.judge({**UNET, **values}, PIXELS, SMALL)
     assert finding.code == "gpu-memory-exceeded"
-    assert "ml.g5.2xlarge has 22" in finding.message
+    assert "of the 22 GiB of ml.g5.2xlarge's GPU 19.7 can be used" in finding.message
     assert finding.remedy.startswith("Set gradient_checkpointing = true and train_batch_size = ")
     smaller = {"train_batch_size": 2, "gradient_checkpointing": False}
     (finding,) = memory_fit.judge({**UNET, **smaller}, PIXELS, SMALL)
     assert finding.remedy == "Set gradient_checkpointing = true or name ml.g6e.xlarge."
+
+
+@pytest.mark.parametrize("rank", range(8, 1032, 64))
+def test_a_refusal_never_says_that_there_is_as_much_as_is_needed(rank: int) -> None:
+    for batch in range(1, 20):
+        values = {**UNET, "network_dim": rank, "train_batch_size": batch, "gradient_checkpointing": True}
+        for finding in memory_fit.judge(values, PIXELS, SMALL):
+            needs, _, usable = re.findall(r"[0-9]+\.[0-9]+", finding.message)
+            assert float(needs) > float(usable)
 
 
 def test_an_instance_that_is_not_known_is_not_judged() -> None:

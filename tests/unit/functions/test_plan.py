@@ -256,6 +256,16 @@ def test_no_other_base_model_is_trained_on_in_silence(
     assert report(beside)["plan"]["base_model"] == "x/y@main"
 
 
+def test_sentences_keep_the_writing_of_names() -> None:
+    (of_buckets,) = (
+        one for one in decide(config={"bucket_reso_steps": 1}).findings if one.severity == "error"
+    )
+    assert "bucket_reso_steps is 1; SDXL needs" in of_buckets.message
+    budget = next(one for one in decide(max_cost_usd=0.2).findings if one.code == "budget-exceeded")
+    assert " USD, or raise max_cost_usd" in budget.remedy
+    assert budget.remedy[0].isupper()
+
+
 def test_images_held_back_for_validation_are_not_in_the_buckets_and_the_split_is_one_and_the_same() -> None:
     files = [file(f"10_x/{n}.jpg") for n in range(10)] + [file(f"10_x/{n}.txt") for n in range(10)]
     decision = decide(files, validation_split=0.2, config={"max_train_epochs": 1, "train_batch_size": 4})
