@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kohya_trainer.hooks.data_order import keep_order
+from kohya_trainer.hooks.image_sizes import measure_as_decoded
 from kohya_trainer.hooks.loop_follower import LoopFollower, before_each_batch
 from kohya_trainer.hooks.processes import loaded_torch
 from kohya_trainer.hooks.random_states import count_batches_anew, log_without_drawing
@@ -20,7 +21,7 @@ from kohya_trainer.orders import Orders
 
 
 def install_hooks(orders: Orders) -> None:
-    """Losses and states are told and saved, samples and models get the run's own steps, the data keep their order."""
+    """Losses and states are told and saved, samples and models get the run's steps, the data keep order and size."""
     train_util: Any = importlib.import_module("library.train_util")
     follower = LoopFollower(orders)
     _follow_loop(train_util, follower)
@@ -33,6 +34,7 @@ def install_hooks(orders: Orders) -> None:
             draw_latents_apart(train_util, torch)
     if torch:
         keep_order(train_util, torch)
+        measure_as_decoded(train_util)
         count_batches_anew(importlib.import_module("accelerate.accelerator"))
         log_without_drawing(importlib.import_module("rich.style"))
         _warm_captions_up_by_the_run(train_util, follower)
