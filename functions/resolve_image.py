@@ -14,6 +14,6 @@ from fine_tuning.steps.resolving_image import resolve_image, tell_building
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
     run = Run.from_payload(event["run"])
-    answer = resolve_image(run, using.images, using.records)
+    answer = resolve_image(run, using.clock(), using.images, using.records)
     tell_building(run, answer, using.objects, using.records, using.mail)
     return answer

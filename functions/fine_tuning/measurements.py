@@ -18,9 +18,9 @@ from fine_tuning.observation import WITHOUT_INSTANCE, ended_early
 # preparing an instance is not in it.
 _PATIENCE = 1.5
 _PREPARATION = timedelta(hours=1)
-# A wait for an instance is ended by the flow's deadline. A look that is older than a few of the watch's intervals says
-# nothing about the present.
-_FRESH = timedelta(hours=1)
+# A wait for an instance is ended by the flow's deadline. A look that is older than two of the watch's longest intervals
+# says nothing about the present.
+_FRESH = timedelta(hours=2)
 
 
 @dataclass(frozen=True)

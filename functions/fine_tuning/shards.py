@@ -9,7 +9,7 @@ from fine_tuning.file_kinds import pair_of
 from fine_tuning.inventory import InventoryFile
 
 # docs/scale.md: what a state's payload and an execution's history hold, with room for retries.
-MOST_SHARDS = 2_000
+MOST_SHARDS = 1_000
 
 
 def into_shards(files: Sequence[InventoryFile], shard_size: int) -> list[list[InventoryFile]]:

@@ -16,7 +16,7 @@ from fine_tuning.manifest import Manifest
 from fine_tuning.run import MANIFEST_NAME
 
 _FIRST_WAIT_SECONDS = 5
-_LONGEST_WAIT_SECONDS = 60
+_LONGEST_WAIT_SECONDS = 120
 # Of a large file nothing is seen until all of it is there, so it is given so many times as long before it is told of.
 _PATIENCE_WITH_UNFINISHED = 10
 
@@ -111,12 +111,11 @@ def completeness(
 
 
 def _wait_seconds(first: float, waited: float) -> int:
-    """When to look again: `first`, or a tenth of the time waited where that is longer, at most a minute.
+    """When to look again: `first`, or a tenth of the time waited where that is longer, at most two minutes.
 
-    A look is 9 events of Step Functions' history, which ends at 25,000. Waits of 5 s and more reach a minute
-    after ten minutes and about 36 looks (10 in the first 50 s, then each 1.1 times the one before); short
-    settle times add less than 50. The rest of a day, the longest upload, takes 1,430 looks: at most 1,520
-    looks or 13,700 events.
+    A look is 9 events of Step Functions' history, which ends at 25,000 (docs/scale.md). Waits of 5 s and more reach
+    two minutes after twenty and about 43 looks (10 in the first 50 s, then each 1.1 times the one before). The rest
+    of six hours, the longest upload, takes 170; with what a short settle time adds, 227 at most.
     """
     return max(1, math.ceil(min(_LONGEST_WAIT_SECONDS, max(first, waited / 10))))
 

@@ -12,14 +12,11 @@ from fine_tuning.inventory import InventoryFile
 from fine_tuning.run import MANIFEST_NAME, Run, result_key_of
 from tests import judging
 from tests.contract.definitions import state_machine, template
+from tests.contract.test_state_machine import HISTORY, ITERATION, TASK, rest_of_the_longest
 from tests.functions_data import RUN, image_bytes
 
 PAYLOAD = 256 * 1024  # bytes
-HISTORY = 25_000  # events
-# Of a Map: the iteration starts and succeeds. Of a task: entered, scheduled, started, succeeded, left. Of a retry: the
-# failure, and the task scheduled and started once more.
-ITERATION, TASK, RETRY = 2, 5, 3
-REST_OF_A_RUN = 5_000  # test_state_machine.py
+RETRY = 3  # events: the failure, and the task scheduled and started once more
 
 
 def files(images: int) -> list[InventoryFile]:
@@ -50,12 +47,12 @@ def test_100_000_images_fit_payload_and_history_though_each_shard_be_retried_onc
     shards = shards_of(100_000)
     assert shards == 1_000
     assert largest_payload(shards) < PAYLOAD / 2
-    assert shards * (ITERATION + TASK + RETRY) + REST_OF_A_RUN < HISTORY
+    assert shards * (ITERATION + TASK + RETRY) + rest_of_the_longest() < HISTORY
 
 
 def test_no_dataset_and_no_shard_size_make_more_shards_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert largest_payload(shards.MOST_SHARDS) < PAYLOAD
-    assert shards.MOST_SHARDS * (ITERATION + TASK + RETRY) + REST_OF_A_RUN <= HISTORY
+    assert shards.MOST_SHARDS * (ITERATION + TASK + RETRY) + rest_of_the_longest() <= HISTORY
     # A hundredth of it, because three hundred thousand images take a while.
     monkeypatch.setattr(shards, "MOST_SHARDS", most := shards.MOST_SHARDS // 100)
     for images, size in ((1_000, 2), (3_000, 200)):

@@ -6,12 +6,15 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fine_tuning import attempts
+from fine_tuning import attempts, measurements, shards, upload
+from fine_tuning.image import wait_seconds
 from tests.contract.definitions import (
     ROOT,
     expressions,
@@ -33,10 +36,13 @@ FUNCTIONS = {
     "append",
     "count",
     "exists",
+    "floor",
     "fromMillis",
     "hash",
+    "max",
     "merge",
     "millis",
+    "min",
     "string",
     "substring",
 }
@@ -282,12 +288,36 @@ def test_a_one_hour_run_takes_fewer_than_60_transitions() -> None:
 
 
 # Events that each state writes into the history. A Lambda: entered, scheduled, started, succeeded, left (with its
-# task token: submitted and timed out instead); a Choice, Wait or Pass: entered, left.
-TASK, TOKEN, PLAIN = 5, 6, 2
+# task token: submitted and timed out instead); a Choice, Wait or Pass: entered, left. An iteration of the Map starts
+# and succeeds beside its task; the Map itself is entered, starts, succeeds, is left.
+TASK, TOKEN, PLAIN, ITERATION, MAP = 5, 6, 2, 2, 4
+HISTORY = 25_000  # events end an execution
+DAY = 24 * 3600
+
+
+def _interval(seconds: int) -> int:
+    """Between two looks at a training whose turn came so long ago."""
+    return min(3600, max(_default("WatchIntervalSeconds"), seconds // 60))
+
+
+def test_looks_become_rarer_with_time_as_these_sums_reckon() -> None:
+    expression = state_machine()["States"]["WatchTraining"]["TimeoutSeconds"][2:-2]
+    # Half a second later than each age, so that no rounding of the clock matters.
+    ages = [0, 600, 36_000, 36_060, 100_020, 216_000, 30 * DAY]
+    asked = [expression.replace("$turn_at", f"($millis() - {1000 * age + 500})") for age in ages]
+    assert checked_by_node("evaluate.mjs", *asked) == [_interval(age) for age in ages]
+
+
+def _times(seconds: int, wait: Callable[[int], int]) -> int:
+    """Looks in so many seconds, each after a wait that depends on the seconds before it."""
+    waited = looks = 0
+    while waited < seconds:
+        waited, looks = waited + wait(waited), looks + 1
+    return looks
 
 
 def _looks(seconds: int) -> int:
-    return -(-seconds // _default("WatchIntervalSeconds"))
+    return _times(seconds, _interval)
 
 
 def _of_48_hours() -> int:
@@ -300,32 +330,71 @@ def test_a_run_of_48_hours_stays_far_below_the_history_of_an_execution() -> None
     assert _of_48_hours() < 5_000
 
 
-def test_the_page_states_these_sums() -> None:
-    page = " ".join((ROOT / "docs" / "scale.md").read_text(encoding="utf-8").split())
-    assert f"{_of_one_hour()} state transitions" in page
-    assert f"{_of_48_hours():,} events" in page
-    assert f"{_of_the_longest():,} events" in page
+def test_the_pages_state_these_sums() -> None:
+    scale, architecture = (
+        " ".join((ROOT / "docs" / name).read_text(encoding="utf-8").split())
+        for name in ("scale.md", "architecture.md")
+    )
+    assert f"{_of_one_hour()} state transitions" in scale
+    assert f"+ {_looks(48 * 3600)} looks) × 6 events" in scale
+    assert f"{_of_an_image()} looks" in scale
+    assert f"{_looks(_of_the_machine())} looks" in scale
+    assert f"{rest_of_the_longest():,} events" in scale
+    for page in (scale, architecture):
+        assert f"{_of_48_hours():,} events" in page
+        assert f"{_of_the_longest():,} events" in page
 
 
 def test_the_longest_run_stays_within_the_history_of_an_execution() -> None:
-    assert _of_the_longest() < 25_000 * 0.98
+    assert _of_the_longest() < HISTORY * 0.98
+
+
+def _of_the_machine() -> int:
+    """Seconds after which the state machine ends an execution, whatever it does."""
+    seconds: int = state_machine()["TimeoutSeconds"]
+    return seconds
+
+
+def _of_an_image() -> int:
+    """Looks for an image whose build waits and works as long as it may."""
+    (build,) = resources("AWS::CodeBuild::Project").values()
+    minutes = build["QueuedTimeoutInMinutes"] + build["TimeoutInMinutes"]
+    return _times(60 * minutes, lambda waited: wait_seconds(timedelta(seconds=waited)))
+
+
+def _of_an_upload() -> int:
+    """Looks for files that never come, where the first wait is the shortest that may be."""
+    seconds = int(template()["Parameters"]["UploadWaitSeconds"]["MaxValue"])
+    return _times(seconds, lambda waited: upload._wait_seconds(0, waited))
 
 
 def _of_the_longest() -> int:
-    """All at their largest at once: spot waits up to twice the runtime, StartPipeline adds two hours."""
-    longest = int(template()["Parameters"]["MaxTrainingRuntimeInSeconds"]["MaxValue"])
-    waiting = 2 * longest + 7200
-    # An upload that is waited for looks once a minute at last.
-    rounds = int(template()["Parameters"]["UploadWaitSeconds"]["MaxValue"]) // 60 + 60
+    """All at their largest at once, with as many shards as any dataset has."""
+    return rest_of_the_longest() + (ITERATION + TASK) * shards.MOST_SHARDS
+
+
+def rest_of_the_longest() -> int:
+    """Everything but the iterations of the Map, at its largest at once.
+
+    The queue is looked at every hour, which is no more often than a training, so the training counts as if it had the
+    whole time of the machine.
+    """
+    assert state_machine()["States"]["TakeSlot"]["TimeoutSeconds"] >= _interval(30 * DAY)
+    once = TOKEN * transitions(GOOD_RUN, shards=0, looks=1) + MAP
+    # TakeInventory, IsUploadComplete, WaitForUpload.
+    uploads = _of_an_upload()
+    # ResolveImage, IsImageReady, WaitForImage.
+    waits = (TASK + 2 * PLAIN) * (uploads + _of_an_image())
     # Every rung of the longest ladder is tried as often as may be: JudgeEnding, IsThereAnotherAttempt, TellWaiting,
     # WaitForCapacity, StartPipeline, TellStarted, WatchTraining, HowDidTrainingEnd. So is each that others stood in the
     # way of.
     rungs = 2 * _manifest_schema()["properties"]["instance_types"]["maxItems"]
     tries = rungs * int(template()["Parameters"]["CapacityTries"]["MaxValue"]) + _of_waiting_for_others()
-    events = TOKEN * _looks(waiting) + (2 * TASK + PLAIN) * rounds + (4 * TASK + TOKEN + 3 * PLAIN) * tries
-    # A week in the queue, with a look every hour (TakeSlot).
-    assert waiting < state_machine()["TimeoutSeconds"]
-    return events + TOKEN * 7 * 24
+    return once + waits + (4 * TASK + TOKEN + 3 * PLAIN) * tries + TOKEN * _looks(_of_the_machine())
+
+
+def test_no_look_at_a_training_is_waited_for_longer_than_silence_is_judged_by() -> None:
+    assert timedelta(seconds=_interval(30 * DAY)) < measurements._FRESH
 
 
 def _of_waiting_for_others() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
 from fine_tuning.aws.images import Images
@@ -10,15 +11,15 @@ from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.errors import FineTuningError
-from fine_tuning.image import decide
+from fine_tuning.image import decide, wait_seconds
 from fine_tuning.observability import logger
 from fine_tuning.run import Run
 from fine_tuning.steps.telling import tell_in_passing
 
-_WAIT_SECONDS = 15
+_WAITING = "WAITING_FOR_IMAGE"
 
 
-def resolve_image(run: Run, images: Images, records: RunRecords) -> dict[str, Any]:
+def resolve_image(run: Run, now: datetime, images: Images, records: RunRecords) -> dict[str, Any]:
     """Ready with the image by digest, building, failed, or no_source.
 
     A running build is awaited, never duplicated.
@@ -31,13 +32,20 @@ def resolve_image(run: Run, images: Images, records: RunRecords) -> dict[str, An
     if decision.starts_build and commit is not None:
         build_id = images.start_build(commit)
     if decision.status == "building":
-        records.advance(run.run_id, "WAITING_FOR_IMAGE")
+        records.advance(run.run_id, _WAITING)
     return {
         "status": decision.status,
         "image": image,
         "build_id": build_id,
-        "wait_seconds": _WAIT_SECONDS if decision.status == "building" else 0,
+        "wait_seconds": wait_seconds(_waited(run, now, records)) if decision.status == "building" else 0,
     }
+
+
+def _waited(run: Run, now: datetime, records: RunRecords) -> timedelta:
+    """Since it first waited for the image."""
+    changes = records.find(run.run_id)["history"]
+    since = [datetime.fromisoformat(change["at"]) for change in changes if change["status"] == _WAITING]
+    return now - since[0] if since else timedelta()
 
 
 def tell_building(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -141,6 +143,22 @@ def test_given_source_and_no_image_then_one_build_is_started_and_awaited(stack: 
     assert builds() == [answer["build_id"]]
     assert answer["wait_seconds"] > 0
     assert stack.record(run["run_id"])["status"] == "WAITING_FOR_IMAGE"
+
+
+def test_the_longer_a_build_is_waited_for_the_rarer_it_is_looked_at(
+    stack: Stack, at: Callable[[datetime], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, begin = planned(stack), datetime.now(UTC)
+    make_repositories(with_source=True)
+    tip = {"branch": {"branchName": "main", "commitId": "c0ffee"}}
+    monkeypatch.setattr(sdk.client("codecommit"), "get_branch", lambda **_: tip)
+    waits = []
+    for minutes in (0, 5, 31, 181):
+        at(begin + timedelta(minutes=minutes))
+        waits.append(resolve_image.handler({"run": run}, stack.context)["wait_seconds"])
+    assert waits[:2] == [15, 15]
+    assert 60 <= waits[2] <= 62
+    assert 360 <= waits[3] <= 362
 
 
 def test_given_no_source_then_the_mail_names_the_command_and_a_later_drop_may_run(stack: Stack) -> None:

@@ -91,7 +91,7 @@ def test_a_run_is_measured_from_its_latest_training() -> None:
         ({"secondary_status": "Starting", "age": 600}, False),
         ({"secondary_status": "Interrupted", "age": 600, "training_started_at": 2}, False),
         # Whoever does not look any more cannot tell that it still waits.
-        ({"secondary_status": "Starting", "age": 4000}, True),
+        ({"secondary_status": "Starting", "age": 8000}, True),
         ({"secondary_status": "Training", "age": 600}, True),
         ({"secondary_status": "Training", "age": 600, "training_started_at": 46}, False),
         ({"secondary_status": "Training", "age": 600, "training_started_at": 45}, True),
