@@ -80,6 +80,11 @@ class NamedModel:
         return self.value if is_id else None
 
 
+def without_revision(value: str) -> bool:
+    """Whether a model of the hub is named, but not which of its revisions."""
+    return NamedModel(value, MANIFEST_NAME).hub_id is not None
+
+
 def base_model(manifest_value: str | None, named: NamedModel | None, bucket: str) -> BaseModel:
     """The manifest's base model, else the hub's that the user's options name, else SDXL base 1.0.
 
@@ -109,7 +114,9 @@ def judge(model: BaseModel, manifest_value: str | None, named: NamedModel | None
     if model.id in _NOT_SDXL:
         where = MANIFEST_NAME if manifest_value or named is None else named.where
         message = f"{model.id} is no base model of SDXL; the trainer would stop when it has loaded it."
-        remedy = f"Name one of SDXL as `base_model`, or none for {DEFAULT_ID}."
+        remedy = (
+            f"Name one of SDXL as `base_model` in the manifest, for example {DEFAULT_ID}@{DEFAULT_REVISION}."
+        )
         return [error("base-model-not-sdxl", where, message, remedy)]
     if named is None or (manifest_value is None and named.hub_id == DEFAULT_ID):
         return []

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fine_tuning import strict_json
+from fine_tuning.base_model import without_revision
 from fine_tuning.findings import Finding, error
 from fine_tuning.nearest import did_you_mean
 from fine_tuning.paths import is_inside, same_name
@@ -158,13 +159,21 @@ def _explain(problem: ValidationError) -> list[Finding]:
     if not place:
         message = f"{_shortened(problem.message)}."
         return [error("manifest-invalid", MANIFEST_NAME, message, 'Begin with {"version": 1}.')]
+    if place == "/base_model" and isinstance(problem.instance, str) and without_revision(problem.instance):
+        message = f"{where}'{_shortened(problem.instance)}' says no revision."
+        return [error("manifest-invalid", MANIFEST_NAME, message, "Add @main, or @ and a commit.")]
     description = _schema_at(problem.instance_path).get("description")
     remedy = (
         f"What belongs there: {description}"
         if description
         else "Correct it as events/manifest.schema.json says."
     )
-    return [error("manifest-invalid", MANIFEST_NAME, f"{where}{_shortened(problem.message)}.", remedy)]
+    message = _shortened(problem.message)
+    if rule == "pattern":  # a regular expression explains nothing
+        message = (
+            f"{json.dumps(_shortened(str(problem.instance)), ensure_ascii=False)} is not what belongs there"
+        )
+    return [error("manifest-invalid", MANIFEST_NAME, f"{where}{message}.", remedy)]
 
 
 def _schema_at(path: list[str | int]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import jsonschema_rs
 import pytest
@@ -159,3 +160,22 @@ def test_a_path_that_is_inside_never_names_a_parent(path: str) -> None:
     if is_inside(path):
         assert not path.startswith("/")
         assert ".." not in path.split("/")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "remedy"),
+    [
+        ("base_model", "a/b", "Add @main"),
+        ("base_model", "C:/x.ckpt", "s3://<this bucket>"),
+        ("trigger_word", "_sks", "no underscore at the beginning"),
+        ("instance_types", ["x"], "such as ml.g5.8xlarge"),
+        ("sample_prompts", [""], "1 to 500 characters"),
+    ],
+)
+def test_no_regular_expression_is_shown_where_a_sentence_says_what_belongs_there(
+    key: str, value: Any, remedy: str
+) -> None:
+    accepted, (finding,) = manifest.judge(json.dumps({"version": 1, key: value}).encode())
+    assert accepted is None
+    assert "^" not in finding.message
+    assert remedy in finding.remedy
