@@ -240,9 +240,10 @@ _LAYOUT = {
         "Name each folder <repeats>_<token>, side by side, or put all images beside the manifest.",
     ),
     "layout-guessed": _warning(
-        "The only folder of images has a name that seems to say repeats, but not as the trainer reads them; the "
-        "manifest's `repeats`, or 10, are taken.",
-        "Name it <repeats>_<token>, or write `repeats` into the manifest.",
+        "The only folder of images has a name that seems to say repeats, but not as the trainer reads them: the "
+        "manifest's `repeats`, or 10, are taken. Or images lie both beside the manifest and in <repeats>_<token> "
+        "folders below another: where more are is trained on.",
+        "Name the folder <repeats>_<token>, or write `repeats` into the manifest; or take out what is not meant.",
     ),
     "repeats-too-many": _error(
         "A folder's name says more than 1000 repeats, as one that begins with a year does; the trainer would obey.",

@@ -8,7 +8,7 @@ passed over in silence, and a dataset that is one flat folder becomes such a fol
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from fine_tuning import folder_names
 from fine_tuning.file_kinds import is_foreign_image
 from fine_tuning.findings import Finding, error, has_errors, note, warning
+from fine_tuning.home_folder import flat_folder, home_of
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.passed_over import passed_over
 from fine_tuning.placement import Placement, place
@@ -91,9 +92,10 @@ def lay_out(
             by_folder[str(PurePosixPath(file.path).parent)].append(file)
     token = trigger_word or _ANY_TOKEN
     folders: dict[str, tuple[str, int]] = {}
-    home, findings = _home(by_folder)
-    if home is None and not findings:
-        home, findings = _flat_folder(by_folder)
+    home, findings = home_of(by_folder)
+    if home is None and not has_errors(findings):
+        home, problems = flat_folder(by_folder)
+        findings += problems
         if home is not None:
             folders[home] = (f"{repeats}_{token}", repeats)
             findings += [] if repeats_given else _guessed(home, *folders[home])
@@ -119,43 +121,6 @@ def lay_out(
     return Layout(tuple(built), tuple(findings + _too_many_regularization_images(built)))
 
 
-def _home(by_folder: Mapping[str, Sequence[InspectedFile]]) -> tuple[str | None, list[Finding]]:
-    """Where the folders lie that say their repeats: beside the manifest, or in one folder such as kohya_ss' `img`.
-
-    None where none says them, and where they lie in several of which none holds all.
-    """
-    parents = sorted(
-        {
-            str(PurePosixPath(folder).parent)
-            for folder in _with(by_folder, _is_picture)
-            if folder_names.repeats_of(folder) is not None
-        }
-    )
-    homes = [home for home in parents if all(folder_names.is_within(other, home) for other in parents)]
-    if homes or not parents:
-        return next(iter(homes), None), []
-    message = f"Folders named <repeats>_<token> lie in {len(parents)} folders: {_listed(parents)}."
-    remedy = "Put those to train on into one folder, or beside the manifest."
-    return None, [error("layout-unclear", "", message, remedy)]
-
-
-def _flat_folder(by_folder: Mapping[str, Sequence[InspectedFile]]) -> tuple[str | None, list[Finding]]:
-    """The one folder that stands for the dataset when none says its repeats.
-
-    The manifest's own, or the only other.
-    """
-    candidates = _with(by_folder, _is_image) or _with(by_folder, _is_picture)
-    if "." in candidates:
-        return ".", []
-    if len(candidates) <= 1:
-        return next(iter(candidates), None), []
-    where = f"The images lie in {len(candidates)} folders"
-    message = f"{where}, none of them named <repeats>_<token>: {_listed(candidates)}."
-    example = next(filter(None, map(folder_names.almost, candidates)), "10_sks cat")
-    remedy = f"Name each folder so, for example {example}, or put all images beside the manifest."
-    return None, [error("layout-unclear", "", message, remedy)]
-
-
 def _named(by_folder: Iterable[str], home: str, token: str) -> dict[str, tuple[str, int]]:
     """Folder → its name for the trainer and its repeats: those in `home`, and the nearest `reg` beside or above it."""
     regularized = {folder: folder_names.regularizes(folder) for folder in by_folder}
@@ -178,26 +143,6 @@ def _named(by_folder: Iterable[str], home: str, token: str) -> dict[str, tuple[s
             found[folder] = (_with_token(name, token, taken), repeats)
             taken.add(found[folder][0])
     return found
-
-
-def _with(
-    by_folder: Mapping[str, Sequence[InspectedFile]], wanted: Callable[[InspectedFile], bool]
-) -> list[str]:
-    """The folders that hold such a file and are not for regularization."""
-    return sorted(
-        folder
-        for folder, files in by_folder.items()
-        if not folder_names.is_for_regularization(folder) and any(map(wanted, files))
-    )
-
-
-def _is_image(file: InspectedFile) -> bool:
-    return file.kind == "image"
-
-
-def _is_picture(file: InspectedFile) -> bool:
-    """An image, or one of a format that the trainer does not read, and that its user meant to be trained on."""
-    return file.kind != "caption"
 
 
 def _with_token(number: str, token: str, taken: Collection[str]) -> str:
@@ -258,8 +203,3 @@ def _too_many_regularization_images(folders: Sequence[TrainingFolder]) -> list[F
         "those that are more are never used."
     )
     return [warning("regularization-unused", "reg", message, "Remove some, or lower their repeats.")]
-
-
-def _listed(folders: Sequence[str]) -> str:
-    shown = ", ".join("beside the manifest" if folder == "." else folder for folder in folders[:3])
-    return f"{shown} and {len(folders) - 3} more" if len(folders) > 3 else shown

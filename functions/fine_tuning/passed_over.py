@@ -23,27 +23,26 @@ def passed_over(path: str, folders: Collection[str], home: str) -> Finding:
         why = f"regularization images are looked for in {reg}<repeats>_<class>"
         remedy = _remedy_for_regularization(folder, reg)
     else:
-        why, remedy = _why(folder, folders, home), _remedy(folder, home)
+        why, remedy = _why_and_remedy(folder, folders, home)
     return warning("file-outside-layout", path, f"The file is not used: {why}.", remedy)
 
 
-def _why(folder: str, folders: Collection[str], home: str) -> str:
+def _why_and_remedy(folder: str, folders: Collection[str], home: str) -> tuple[str, str]:
+    remedy = f"Move it into a folder named <repeats>_<token>, for example {_beside(home, '10_sks cat')}."
     if folder in (".", home):
-        return "it lies beside the folders that are trained on"
-    if any(folder_names.is_within(folder, other) for other in folders if other != "."):
-        return f"the folder {folder} lies too deep, the trainer reads one level"
+        return "it lies beside the folders that are trained on", remedy
+    above = [other for other in folders if other != "." and folder_names.is_within(folder, other)]
+    if above:
+        why = f"the folder {folder} lies too deep, the trainer reads one level"
+        return why, f"Move it into {above[0]}."
+    if meant := _meant(folder):
+        remedy = f"Name the folder {_beside(home, meant)}."
     if folder_names.says_no_repeats(folder):
-        return f"the folder {folder} says 0 repeats"
+        return f"the folder {folder} says 0 repeats", remedy
     if folder_names.repeats_of(folder) is not None:
         where = "beside the manifest" if home == "." else f"in {home}"
-        return f"the folder {folder} does not lie {where}, as those do that are trained on"
-    return f"the folder {folder} does not say how often to repeat its images"
-
-
-def _remedy(folder: str, home: str) -> str:
-    if meant := _meant(folder):
-        return f"Name the folder {_beside(home, meant)}."
-    return f"Move it into a folder named <repeats>_<token>, for example {_beside(home, '10_sks cat')}."
+        return f"the folder {folder} does not lie {where}, as those do that are trained on", remedy
+    return f"the folder {folder} does not say how often to repeat its images", remedy
 
 
 def _reg(folder: str, folders: Collection[str], home: str) -> str:

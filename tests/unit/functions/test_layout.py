@@ -48,7 +48,16 @@ def about(layout: Layout) -> list[Finding]:
         (["10/a.jpg", "10_/b.jpg"], ["10_sks cat", "10_sks cat again"], ["folder-without-token"] * 2),
         # What kohya_ss' folder preparation makes (dreambooth_folder_creation_gui.py), its images of samples aside.
         (["img/25_me cat/a.jpg", "reg/1_cat/b.jpg"], ["25_me cat", "reg/1_cat"], []),
-        (["img/25_a/a.jpg", "img/5_b/b.jpg", "preview.jpg"], ["25_a", "5_b"], ["file-outside-layout"]),
+        (
+            ["img/25_a/a.jpg", "img/5_b/b.jpg", "preview.jpg"],
+            ["25_a", "5_b"],
+            ["layout-guessed", "file-outside-layout"],
+        ),
+        (
+            ["a.jpg", "b.jpg", "old/9_b/b.jpg"],
+            ["10_sks cat"],
+            ["layout-guessed", "file-outside-layout"],
+        ),
         (["img/25_a/a.jpg", "model/sample/b.png"], ["25_a"], ["file-outside-layout"]),
         (["set/img/3_a/a.jpg", "set/reg/1_b/b.jpg"], ["3_a", "reg/1_b"], []),
         (
@@ -95,6 +104,22 @@ def test_repeats_that_a_lone_folder_only_seems_to_say_are_not_passed_over_in_sil
     assert "trained on as 10_sks cat" in finding.message
     assert f'Name it {name}, or write "repeats": 10 into' in finding.remedy
     assert not about(lay_out([file(f"{folder}/a.jpg")], 10, None, ".txt", repeats_given=True))
+
+
+@pytest.mark.parametrize(
+    ("paths", "used"),
+    [
+        (["a.jpg", "img/5_b/b.jpg"], "in img"),
+        (["a.jpg", "img/5_b/b.jpg", "img/old/5_c/c.jpg"], "in img"),
+        (["a.jpg", "b.jpg", "img/5_b/b.jpg"], "beside the manifest"),
+        (["a.jpg", "b.jpg", "c.jpg", "old/5_b/b.jpg", "older/5_b/b.jpg"], "beside the manifest"),
+    ],
+)
+def test_images_beside_the_manifest_and_in_folders_below_another_are_not_mixed(
+    paths: list[str], used: str
+) -> None:
+    (guess,) = (finding for finding in laid_out(*paths).findings if finding.code == "layout-guessed")
+    assert guess.message.endswith(f"those {used} are trained on.")
 
 
 def test_folders_that_only_seem_to_say_repeats_are_told_how_to_be_named() -> None:
@@ -148,7 +173,8 @@ def test_what_is_passed_over_is_told() -> None:
         ("x12-sks cat", "does not say", "12_sks cat"),
         ("cat 7", "does not say", "7_cat"),
         ("0_cat", "0 repeats", "<repeats>_<token>"),
-        ("2_dog/more", "too deep", "<repeats>_<token>"),
+        ("2_dog/more", "too deep", "Move it into 2_dog."),
+        ("2_dog/2_dog", "too deep", "Move it into 2_dog."),
         ("photos", "does not say", "<repeats>_<token>"),
         (".", "beside the folders", "<repeats>_<token>"),
     ],
