@@ -167,6 +167,12 @@ _IMAGES = {
     "image-cmyk": _warning(
         "The image is CMYK; the trainer turns it into RGB without its colour profile.", "Convert it to sRGB."
     ),
+    "image-colour-profile": Code(
+        ("warning", "note"),
+        "The image's colours are not sRGB's, and the trainer reads no colour profile: they are learned too pale. A "
+        "note where that is little (Display P3, what telephones take).",
+        "Convert it to sRGB.",
+    ),
     "image-transparent": _warning(
         "Parts of the image are transparent; the trainer shows whatever colour lies beneath, often black.",
         "Put it on a background, unless alpha_mask is set.",

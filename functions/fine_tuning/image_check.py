@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,19 @@ _FOREIGN = (
     ),
 )
 _EXIF_ORIENTATION = 0x0112
+# Colour profiles, by what their descriptions hold; where numbers mean far other colours than sRGB's, and where little.
+_FAR_FROM_SRGB = (
+    "Adobe RGB",
+    "ProPhoto",
+    "ROMM RGB",
+    "Wide Gamut",
+    "Rec2020",
+    "Rec. 2020",
+    "BT.2020",
+    "BT2020",
+)
+_NEAR_SRGB = ("Display P3", "DCI-P3", "DCI(P3)")
+_MOST_OF_A_PROFILE = 64 * 1024  # bytes; descriptions stand near the beginning
 
 
 def check(path: str, content: bytes) -> tuple[Size | None, list[Finding]]:
@@ -145,6 +159,14 @@ def _about_colours(path: str, image: Image) -> list[Finding]:
         findings.append(
             warning("image-cmyk", path, message, "Convert it to sRGB, so that you see its colours.")
         )
+    elif name := _profile(image, _FAR_FROM_SRGB):
+        message = f"The colours are {name}'s; the trainer takes them for sRGB's, and so learns them too pale."
+        findings.append(warning("image-colour-profile", path, message, "Convert it to sRGB."))
+    elif name := _profile(image, _NEAR_SRGB):
+        message = (
+            f"The colours are {name}'s; the trainer takes them for sRGB's, and so learns them a little pale."
+        )
+        findings.append(note("image-colour-profile", path, message, "Convert it to sRGB, if that matters."))
     if mode in ("P", "PA"):
         message = "The image has a palette of at most 256 colours; what was lost to it is trained on."
         findings.append(note("image-palette", path, message, "Use the original, if there is one."))
@@ -153,6 +175,18 @@ def _about_colours(path: str, image: Image) -> list[Finding]:
         remedy = "Put it on a background, unless alpha_mask is set."
         findings.append(warning("image-transparent", path, message, remedy))
     return findings
+
+
+def _profile(image: Image, names: Sequence[str]) -> str | None:
+    """The one that the embedded profile's description holds, in ASCII or, since version 4, in UTF-16.
+
+    Looked for, not parsed: no file reaches a further library.
+    """
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes):
+        return None
+    begin = profile[:_MOST_OF_A_PROFILE]
+    return next((n for n in names if n.encode() in begin or n.encode("utf-16-be") in begin), None)
 
 
 def _transparent_share(image: Image) -> float:

@@ -68,9 +68,16 @@ def row(record: Record, problems: int | None = None) -> tuple[str, ...]:
         begun,
         took,
         f"{step}/{total}" if step is not None and total else "",
-        f"${float(cost):.2f}" if cost is not None else "",
+        _cost(record, cost),
         str(model.get("uri") or record.get("repeats") or failure.get("cause") or rejection(record, problems)),
     )
+
+
+def _cost(record: Record, cost: Any) -> str:
+    """As the e-mail tells it: a rehearsal costs nothing, whatever its instance would have."""
+    if record.get("rehearsal"):
+        return "none"
+    return f"${float(cost):.2f}" if cost is not None else ""
 
 
 def rejection(record: Record, problems: int | None) -> str:

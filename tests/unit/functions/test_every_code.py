@@ -26,6 +26,11 @@ def saved(image: Image.Image, format_name: str = "JPEG", **options: Any) -> byte
     return content.getvalue()
 
 
+def profile(description: str, encoding: str = "ascii") -> bytes:
+    """As much of a colour profile as is looked at: 128 bytes of header, then its description."""
+    return bytes(128) + description.encode(encoding)
+
+
 @cache
 def grey(width: int = 1024, height: int = 1024, seed: int = 0) -> Image.Image:
     return Image.linear_gradient("L").resize((width, height)).point(lambda value: (value + seed) % 256)
@@ -156,6 +161,15 @@ CASES: Mapping[str, list[Case]] = {
         image(saved(grey(seed=2), "PNG", save_all=True, append_images=[grey(seed=3)]), "10_sks cat/c.png")
     ],
     "image-cmyk": [image(saved(Image.merge("CMYK", (grey(),) * 4)))],
+    "image-colour-profile": [
+        image(saved(grey().convert("RGB"), icc_profile=profile("Adobe RGB (1998)")), severity="warning"),
+        image(
+            saved(grey().convert("RGB"), "PNG", icc_profile=profile("ProPhoto RGB", "utf-16-be")),
+            "10_sks cat/c.png",
+            severity="warning",
+        ),
+        image(saved(grey().convert("RGB"), icc_profile=profile("Display P3", "utf-16-be")), severity="note"),
+    ],
     "image-transparent": [image(saved(CLEAR, "PNG"), "10_sks cat/c.png")],
     "image-palette": [image(saved(grey(seed=4).convert("P"), "PNG"), "10_sks cat/c.png")],
     "image-repeated": [image(picture())],
