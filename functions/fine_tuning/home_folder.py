@@ -33,8 +33,8 @@ def home_of(by_folder: Mapping[str, Sequence[InspectedFile]]) -> tuple[str | Non
         remedy = "Put those to train on into one folder, or beside the manifest."
         return None, [error("layout-unclear", "", message, remedy)]
     message = (
-        f"{beside} images lie beside the manifest and {sum(counts.values())} in <repeats>_<token> folders in "
-        f"{_listed(parents)}; those {'beside the manifest' if flat else f'in {home}'} are trained on."
+        f"Images lie beside the manifest ({beside}) and in <repeats>_<token> folders in {_listed(parents)} "
+        f"({sum(counts.values())}); those {'beside the manifest' if flat else f'in {home}'} are trained on."
     )
     remedy = (
         "Take out those that are not meant, or put all into <repeats>_<token> folders beside the manifest."
