@@ -270,7 +270,8 @@ _LAYOUT = {
     ),
     "file-outside-layout": _warning(
         "No folder that is trained on holds the file; it is not used, and nothing else is said of it.",
-        "Move it into a folder named <repeats>_<token>; images for regularization into reg/<repeats>_<class>.",
+        "To train on it, move it into a folder named <repeats>_<token>; images for regularization belong into "
+        "reg/<repeats>_<class>.",
     ),
     "file-not-used": Code(
         ("warning", "note"),

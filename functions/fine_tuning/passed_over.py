@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import PurePosixPath
 
 from fine_tuning import folder_names
+from fine_tuning.file_kinds import kind_of
 from fine_tuning.findings import Finding, warning
 from fine_tuning.folder_names import REGULARIZATION_FOLDER
 
@@ -24,17 +25,20 @@ def passed_over(path: str, folders: Collection[str], home: str) -> Finding:
         remedy = _remedy_for_regularization(folder, reg)
     else:
         why, remedy = _why_and_remedy(folder, folders, home)
+    if kind_of(path) == "caption" and remedy.startswith("To train"):
+        remedy = "Put it beside its image, or remove it."
     return warning("file-outside-layout", path, f"The file is not used: {why}.", remedy)
 
 
 def _why_and_remedy(folder: str, folders: Collection[str], home: str) -> tuple[str, str]:
-    remedy = f"Move it into a folder named <repeats>_<token>, for example {_beside(home, '10_sks cat')}."
+    example = _beside(home, "10_sks cat")
+    remedy = f"To train on it, move it into a folder named <repeats>_<token>, for example {example}."
     if folder in (".", home):
         return "it lies beside the folders that are trained on", remedy
     above = [other for other in folders if other != "." and folder_names.is_within(folder, other)]
     if above:
         why = f"the folder {folder} lies too deep, the trainer reads one level"
-        return why, f"Move it into {above[0]}."
+        return why, f"To train on it, move it into {above[0]}."
     if meant := _meant(folder):
         remedy = f"Name the folder {_beside(home, meant)}."
     if folder_names.says_no_repeats(folder):
@@ -63,7 +67,10 @@ def _remedy_for_regularization(folder: str, reg: str) -> str:
 def _meant(folder: str) -> str | None:
     """The folder's own name, written as the trainer reads it."""
     name = PurePosixPath(folder).name
-    return name if folder_names.repeats_of(name) is not None else folder_names.almost(name)
+    repeats = folder_names.repeats_of(name)
+    if repeats is None:
+        return folder_names.almost(name)
+    return name if repeats <= folder_names.MOST_REPEATS else None
 
 
 def _beside(home: str, name: str) -> str:

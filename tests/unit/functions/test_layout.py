@@ -173,8 +173,8 @@ def test_what_is_passed_over_is_told() -> None:
         ("x12-sks cat", "does not say", "12_sks cat"),
         ("cat 7", "does not say", "7_cat"),
         ("0_cat", "0 repeats", "<repeats>_<token>"),
-        ("2_dog/more", "too deep", "Move it into 2_dog."),
-        ("2_dog/2_dog", "too deep", "Move it into 2_dog."),
+        ("2_dog/more", "too deep", "To train on it, move it into 2_dog."),
+        ("2_dog/2_dog", "too deep", "To train on it, move it into 2_dog."),
         ("photos", "does not say", "<repeats>_<token>"),
         (".", "beside the folders", "<repeats>_<token>"),
     ],
@@ -203,7 +203,16 @@ def test_a_folder_that_is_passed_over_is_told_why_and_how_to_name_it(
         ("reg/1_cat/more/r.jpg", "Move it into reg/<repeats>_<class>, for example reg/1_cat."),
         ("img/old/3_dog/d.jpg", "Name the folder img/3_dog."),
         ("img/3 dog/d.jpg", "Name the folder img/3_dog."),
-        ("dogs/d.jpg", "Move it into a folder named <repeats>_<token>, for example img/10_sks cat."),
+        ("img/3 dog/d.txt", "Name the folder img/3_dog."),
+        ("readme.txt", "Put it beside its image, or remove it."),
+        (
+            "img/2024/9999_dog/d.jpg",
+            "To train on it, move it into a folder named <repeats>_<token>, for example img/10_sks cat.",
+        ),
+        (
+            "dogs/d.jpg",
+            "To train on it, move it into a folder named <repeats>_<token>, for example img/10_sks cat.",
+        ),
     ],
 )
 def test_no_remedy_makes_an_image_for_regularization_one_to_train_on_nor_has_it_passed_over_again(
