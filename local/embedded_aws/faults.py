@@ -23,6 +23,8 @@ EFFECTS: Mapping[str, frozenset[str]] = {
     # A job that never trains: it fails with a reason, is stopped (secondary status), or completes with nothing. Or it
     # waits for its instance for so many seconds (`pending`) before it trains.
     "job": frozenset({"fail", "stop", "complete", "pending"}),
+    # A container that says nothing for so many seconds, and only then begins.
+    "container": frozenset({"seconds"}),
 }
 """Where a fault may strike → what it may do there."""
 

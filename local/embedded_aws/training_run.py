@@ -101,7 +101,7 @@ class TrainingRun:
     def _is_ended_by_a_fault(self) -> bool:
         """Whether a test has set how this job ends, without a training; or how long it waits for its instance."""
         job = self._job
-        fault = FAULTS.strike("job", lambda: f"{job.name} {json.dumps(job.request, default=str)}")
+        fault = FAULTS.strike("job", self._occasion)
         if fault is None:
             return False
         if "fail" in fault:
@@ -113,6 +113,9 @@ class TrainingRun:
         else:
             job.move("Completed", "Completed", "Training job completed")
         return True
+
+    def _occasion(self) -> str:
+        return f"{self._job.name} {json.dumps(self._job.request, default=str)}"
 
     def _is_stopped_while_it_waits(self, seconds: float) -> bool:
         job = self._job
@@ -142,6 +145,8 @@ class TrainingRun:
             self._checkpoints.restore()
         image = self._pull()
         job.move("InProgress", "Training", "Training image download completed. Training in progress.")
+        if fault := FAULTS.strike("container", self._occasion):
+            job.stop_requested.wait(fault["seconds"])
         try:
             status, ending = self._train(image)
         finally:

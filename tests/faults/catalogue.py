@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.embedded_aws.setting_faults import Fault
-from tests.end_to_end.journey import QUICK
+from tests.end_to_end.journey import QUICK, eventually
 from tests.faults.scene import Scenario, Scene
 
 THROTTLED = "Lambda.TooManyRequestsException"
@@ -87,6 +87,19 @@ def _abort_at_the_first_look(scene: Scene) -> None:
 def _abort_in_training(scene: Scene) -> None:
     scene.job(secondary="Training")
     scene.abort()
+
+
+def _let_time_pass(scene: Scene) -> None:
+    """The training was last seen to move a quarter of an hour ago; a test cannot wait for that."""
+    scene.job(secondary="Training")
+    eventually(lambda: scene.record.get("progress", {}).get("phase") == "Training", "a look", 60)
+    scene.stack.table.update_item(
+        Key={"run_id": scene.record["run_id"]},
+        UpdateExpression="SET progress.since = :since",
+        ExpressionAttributeValues={
+            ":since": (datetime.now(UTC) - timedelta(minutes=15)).isoformat(timespec="seconds")
+        },
+    )
 
 
 def _stop_the_job(scene: Scene) -> None:
@@ -438,6 +451,22 @@ SCENARIOS: tuple[Scenario, ...] = (
         "quota-in-use",
         "another job uses the account's quota for longer than a rung is tried",
         (Fault("job-request", (), {"code": "ResourceLimitExceeded", "message": QUOTA_IN_USE}, 0, 3),),
+    ),
+    Scenario(
+        "long-encoding",
+        "the first step takes longer than StallSeconds, but not twice as long as is quoted",
+        (Fault("container", (), {"seconds": 25}),),
+        act=_let_time_pass,
+        files=120,
+        manifest={"config": {**QUICK, "resolution": "1024,1024"}},
+    ),
+    Scenario(
+        "no-first-step",
+        "the first step does not come in twice the time that is quoted",
+        (Fault("container", (), {"seconds": 60}),),
+        STOPPED,
+        _let_time_pass,
+        says=("made no first step",),
     ),
     Scenario(
         "empty-handed", "the job succeeds without a model", (Fault("job", (), {"complete": True}),), FAILED

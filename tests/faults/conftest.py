@@ -15,7 +15,7 @@ from tests.faults.catalogue import SCENARIOS
 from tests.faults.scene import Outcome, play
 
 AT_ONCE = 4
-PARAMETERS = {"MaxRunsInFlight": str(AT_ONCE), "InstanceWaitSeconds": "20"}
+PARAMETERS = {"MaxRunsInFlight": str(AT_ONCE), "InstanceWaitSeconds": "20", "StallSeconds": "600"}
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def outcomes(
 
     def redeploy() -> Stack:
         """Another definition of the flow and other settings of its functions."""
-        return deployer.deploy(**PARAMETERS, MapConcurrency="7", StallSeconds="3000")
+        return deployer.deploy(**{**PARAMETERS, "MapConcurrency": "7", "StallSeconds": "3000"})
 
     numbered = [(number, one) for number, one in enumerate(SCENARIOS) if one.name in selected]
     playing: dict[str, Future[Outcome]] = {}
