@@ -248,7 +248,7 @@ _LAYOUT = {
     "layout-guessed": _warning(
         "The only folder of images has a name that seems to say repeats, but not as the trainer reads them: the "
         "manifest's `repeats`, or 10, are taken. Or images lie both beside the manifest and in <repeats>_<token> "
-        "folders below another: where more are is trained on.",
+        "folders below another: where more are is trained on. Or a lone folder below another has a number such as 01.",
         "Name the folder <repeats>_<token>, or write `repeats` into the manifest; or take out what is not meant.",
     ),
     "repeats-too-many": _error(

@@ -14,6 +14,7 @@ _NEARLY_REPEATS = (
     re.compile(r"[xX×]?(?P<repeats>[0-9]{1,4})[xX×]?[ ._-]+(?P<token>.+)"),
     re.compile(r"(?P<token>.+?)[ ._-]+[xX×]?(?P<repeats>[0-9]{1,4})[xX×]?"),
 )
+_DAY = re.compile(r"(?:19|20)[0-9]{2}(?![0-9])")
 # `reg`, and what people name the same: never images to train on.
 _REGULARIZATION = re.compile(r"reg(?:ulari[sz]ation)?(?:[ ._-]*(?:images?|imgs?|data|dir))?", re.IGNORECASE)
 
@@ -35,7 +36,9 @@ def is_number(folder: str) -> bool:
 
 
 def almost(folder: str) -> str | None:
-    """The `<repeats>_<token>` that a folder's own name seems to mean: `10 cat` → `10_cat`."""
+    """The `<repeats>_<token>` that a folder's own name seems to mean: `10 cat` → `10_cat`. A day means none."""
+    if _DAY.match(PurePosixPath(folder).name):
+        return None
     for pattern in _NEARLY_REPEATS:
         match = pattern.fullmatch(PurePosixPath(folder).name)
         if match and 0 < int(match["repeats"]) <= MOST_REPEATS:

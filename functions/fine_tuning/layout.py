@@ -99,7 +99,9 @@ def lay_out(
         if home is not None:
             folders[home] = (f"{repeats}_{token}", repeats)
             findings += [] if repeats_given else _guessed(home, *folders[home])
-    folders |= _named(by_folder, home or ".", token)
+    named = _named(by_folder, home or ".", token)
+    findings += _below_another(named, home, repeats, repeats_given)
+    folders |= named
     if not has_errors(findings):
         findings += [
             passed_over(file.path, folders, home or ".")
@@ -162,6 +164,30 @@ def _guessed(folder: str, name: str, repeats: int) -> list[Finding]:
     said = "says 0 repeats" if meant is None else "is not <repeats>_<token>"
     message = f"The folder's name {said}; it is trained on as {name}."
     remedy = f'Name it {meant or name}, or write "repeats": {repeats} into the manifest to have it so.'
+    return [warning("layout-guessed", folder, message, remedy)]
+
+
+def _below_another(
+    named: dict[str, tuple[str, int]], home: str | None, repeats: int, repeats_given: bool
+) -> list[Finding]:
+    """A lone folder below another one may be named by its repeats, or be the first session: the manifest's own repeats
+    count for it, and a number that is written as one of a row is told.
+    """
+    lone = [folder for folder in named if str(PurePosixPath(folder).parent) == home != "."]
+    if len(lone) != 1:
+        return []
+    (folder,) = lone
+    name, said = named[folder]
+    token = name.partition("_")[2]
+    if repeats_given:
+        named[folder] = (f"{repeats}_{token}", repeats)
+        return []
+    if not name.startswith("0"):
+        return []
+    message = f"The folder's name is taken for {said} repeats of {token}."
+    remedy = (
+        'Write "repeats" into the manifest, or name the folder <repeats>_<token>, for example 10_sks cat.'
+    )
     return [warning("layout-guessed", folder, message, remedy)]
 
 

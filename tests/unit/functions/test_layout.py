@@ -109,8 +109,9 @@ def test_repeats_that_a_lone_folder_only_seems_to_say_are_not_passed_over_in_sil
 @pytest.mark.parametrize(
     ("paths", "used"),
     [
-        (["a.jpg", "img/5_b/b.jpg"], "in img"),
+        (["a.jpg", "img/5_b/b.jpg"], "beside the manifest"),
         (["a.jpg", "img/5_b/b.jpg", "img/old/5_c/c.jpg"], "in img"),
+        (["a.jpg", "old/5_b/b.jpg", "older/5_b/b.jpg", "older/5_b/c.jpg"], "beside the manifest"),
         (["a.jpg", "b.jpg", "img/5_b/b.jpg"], "beside the manifest"),
         (["a.jpg", "b.jpg", "c.jpg", "old/5_b/b.jpg", "older/5_b/b.jpg"], "beside the manifest"),
     ],
@@ -120,6 +121,44 @@ def test_images_beside_the_manifest_and_in_folders_below_another_are_not_mixed(
 ) -> None:
     (guess,) = (finding for finding in laid_out(*paths).findings if finding.code == "layout-guessed")
     assert guess.message.endswith(f"those {used} are trained on.")
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["a.jpg", "a.txt", "originals/2024_06_12/a.jpg", "originals/2024_06_12/b.jpg"],
+        ["a.jpg", "raw/1_day/a.nef", "raw/1_day/b.nef"],
+        ["trip/2024_06_12/a.jpg"],
+    ],
+)
+def test_folders_below_another_one_that_name_a_day_or_hold_no_image_are_not_trained_on_by_their_names(
+    paths: list[str],
+) -> None:
+    assert [folder.name for folder in laid_out(*paths).folders] == ["10_sks cat"]
+    assert {code for code, _ in told(laid_out(*paths))} <= {"file-outside-layout"}
+
+
+def test_a_few_old_images_that_say_their_repeats_do_not_stand_for_more_in_another_folder() -> None:
+    layout = laid_out("photos/a.jpg", "photos/b.jpg", "old/10_x/a.jpg")
+    assert (told(layout), layout.folders) == ([("layout-unclear", "")], ())
+
+
+@pytest.mark.parametrize(
+    ("folder", "given", "name", "codes"),
+    [
+        ("img/25_sks cat", False, "25_sks cat", []),
+        ("img/25_sks cat", True, "7_sks cat", []),
+        ("session/01_portraits", False, "01_portraits", ["layout-guessed"]),
+        ("session/01_portraits", True, "7_portraits", []),
+        ("25_portraits", False, "25_portraits", []),
+    ],
+)
+def test_of_a_lone_folder_below_another_the_manifests_repeats_count(
+    folder: str, given: bool, name: str, codes: list[str]
+) -> None:
+    layout = lay_out([file(f"{folder}/a.jpg")], 7, "sks cat", ".txt", repeats_given=given)
+    assert [one.name for one in layout.folders] == [name]
+    assert [code for code, _ in told(layout)] == codes
 
 
 def test_folders_that_only_seem_to_say_repeats_are_told_how_to_be_named() -> None:
@@ -133,7 +172,6 @@ def test_folders_that_only_seem_to_say_repeats_are_told_how_to_be_named() -> Non
     [
         ("1000_x", None),
         ("1001_x", "says 1001 repeats; 1000 is the limit."),
-        ("img/2024_x", "says 2024 repeats; 1000 is the limit. Is it a year?"),
         ("2024", "says 2024 repeats; 1000 is the limit. Is it a year?"),
         ("reg/1987_x", "says 1987 repeats; 1000 is the limit. Is it a year?"),
     ],
