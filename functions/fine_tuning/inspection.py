@@ -38,13 +38,15 @@ def read_and_inspect(
 ) -> tuple[InspectedFile, list[Finding]]:
     """`inspect`, of a file that is read at most once, and not at all where it is too large.
 
-    Unread, it is known by its ETag: it is never trained on, because an image or a caption is refused then.
+    Unread, it is known by its ETag: it is never trained on, because an image or a caption is refused then, and so is
+    whatever the manifest declares the sha256 of.
     """
     if file.size <= LARGEST_FILE:
         return inspect(file, read(), declared, trigger_word)
     result = inspected(file, hashlib.sha256(file.etag.encode()).hexdigest(), kind_of(file.path))
-    if result.kind == "other" and file.path != TOML_NAME:
-        return result, _unusable(file.path)
+    must_be_read = file.path == TOML_NAME or (declared is not None and declared.sha256 is not None)
+    if result.kind == "other" and not must_be_read:
+        return result, _against_declaration(file, result.sha256, declared) + _unusable(file.path)
     message = f"The file has {file.size} bytes; {LARGEST_FILE} is the limit."
     remedy = "Scale the image down, or move the file out of the dataset."
     return result, [error("file-too-large", file.path, message, remedy)]

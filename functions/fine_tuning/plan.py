@@ -137,7 +137,11 @@ def _decide(
     return Decision(
         findings=tuple(in_order(findings)),
         plan=_document(run, manifest, layout, configuration, model, first.length, limits),
-        summary={"total_steps": total_steps, **rungs[0].as_document()},
+        summary={
+            "total_steps": total_steps,
+            "images": len(layout.images),
+            **rungs[0].as_document(),
+        },
         quote=first.quoted,
         # Complete: without a length the trainer silently makes 1600 steps.
         config={**configuration.values, "max_train_steps": total_steps},

@@ -57,7 +57,6 @@ def take_inventory(
         "awaited": _awaited(state.findings) if state.stands_still else "",
         "sighting": sighting.as_document(),
         "shards": [],
-        "images": upload.count_images(listed),
     }
     if state.status == "waiting":
         records.advance(run.run_id, "WAITING_FOR_UPLOAD")

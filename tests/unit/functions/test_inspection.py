@@ -159,3 +159,18 @@ def test_a_huge_file_is_not_read(path: str, code: str) -> None:
     huge = InventoryFile(path, inspection.LARGEST_FILE + 1, "e", "v")
     _, findings = inspection.read_and_inspect(huge, read, None)
     assert [finding.code for finding in findings] == [code]
+
+
+@pytest.mark.parametrize(
+    ("declared", "codes"),
+    [
+        (DeclaredFile("a.bin", size=1), ["file-size-differs", "file-not-used"]),
+        (DeclaredFile("a.bin", sha256="0" * 64), ["file-too-large"]),
+    ],
+)
+def test_what_the_manifest_declares_of_a_huge_file_is_no_empty_word(
+    declared: DeclaredFile, codes: list[str]
+) -> None:
+    huge = InventoryFile("a.bin", inspection.LARGEST_FILE + 1, "e", "v")
+    _, findings = inspection.read_and_inspect(huge, lambda: b"", declared)
+    assert [finding.code for finding in findings] == codes

@@ -51,7 +51,7 @@ def test_an_accepted_plan() -> None:
     assert decision.summary is not None
     assert decision.plan is not None
     # Two buckets of 10 images: ceil(10 / 4) = 3 batches each, 2 epochs.
-    assert decision.summary["total_steps"] == 12
+    assert (decision.summary["total_steps"], decision.summary["images"]) == (12, 2)
     assert decision.plan["network"] == {
         "module": "networks.lora",
         "rank": 32,
