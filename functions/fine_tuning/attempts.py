@@ -3,9 +3,9 @@
 Capacity comes and goes, so the same rung is tried again after a wait that doubles; a quota below what is asked for does
 not mend itself, and spot capacity that did not come in its time will not either, so the next rung follows at once. So
 it does where SageMaker itself has looked for an instance for as long as the stack allows; only the last rung is tried
-again then. A quota that other jobs use comes free when they end: that is waited for without counting tries. An internal
-error of SageMaker's is tried again on the same rung, but is no reason for a dearer one. What was spent before counts
-against the budget.
+again then. A quota that other jobs use comes free when they end: on the last rung that is waited for without counting
+tries. An internal error of SageMaker's is tried again on the same rung, but is no reason for a dearer one. What was
+spent before counts against the budget.
 """
 
 from __future__ import annotations
@@ -104,15 +104,21 @@ def following(
     # Checkpoints carry over, so that the furthest of all attempts counts.
     remaining = min(each.remaining for each in over)
     spent = sum(each.cost_usd or 0 for each in over)
-    others = ended.lack == "quota-in-use"
-    mends_itself = ended.lack in ("capacity", "quota", "no-instance", "internal-error")
-    waits = (mends_itself and attempt.tries < patience.tries) or (
-        others and attempt.waited_for_others < LONGEST_WAIT_FOR_OTHERS_SECONDS
+    later = [
+        place
+        for place in range(attempt.rung + 1, len(ladder))
+        if within_budget(ladder[place], budget_usd, spent, remaining)
+    ]
+    others = ended.lack == "quota-in-use" and not later
+    mends_itself = ended.lack in ("capacity", "quota", "quota-in-use", "no-instance", "internal-error")
+    waits = (
+        attempt.waited_for_others < LONGEST_WAIT_FOR_OTHERS_SECONDS
+        if others
+        else mends_itself and attempt.tries < patience.tries
     )
     same = [attempt.rung] if waits else []
     if ended.lack == "internal-error" and not same:
         return None
-    later = range(attempt.rung + 1, len(ladder))
     for place in (*later, *same) if ended.lack == "no-instance" else (*same, *later):
         rung = within_budget(ladder[place], budget_usd, spent, remaining)
         if rung is None:

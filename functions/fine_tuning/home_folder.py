@@ -16,7 +16,9 @@ def home_of(by_folder: Mapping[str, Sequence[InspectedFile]]) -> tuple[str | Non
     None where none says them, where they lie in several of which none holds all, and where as many images lie beside
     the manifest, or more in other folders: a picture left there is no dataset, nor are a few in a folder of old ones.
     """
-    named = [folder for folder in _with(by_folder, _is_picture) if _is_named(folder)]
+    named = [folder for folder in _with(by_folder, _is_image) if _is_named(folder)] or [
+        folder for folder in _with(by_folder, _is_picture) if _is_named(folder)
+    ]
     parents = sorted({str(PurePosixPath(folder).parent) for folder in named})
     home = next((it for it in parents if all(folder_names.is_within(other, it) for other in parents)), None)
     if not parents or home == ".":

@@ -194,3 +194,41 @@ def test_no_state_is_saved_of_weights_that_a_gradient_broke_in_the_real_loop(
     assert math.isfinite(losses[0])
     assert not math.isfinite(losses[1])
     assert not [event for event in events if event["event"] == "state"]
+
+
+LOOKING = """
+import random, sys
+from library import train_util
+from rich.style import Style
+
+before = random.getstate()
+Style(color="red")
+print(random.getstate() == before, train_util.BaseDataset.get_image_size(None, sys.argv[1]))
+"""
+
+
+def test_the_trainers_process_logs_without_drawing_and_measures_images_as_they_are_decoded(
+    tmp_path: Path,
+) -> None:
+    """Both are wrong in the trainer with the image's own versions of Rich and imagesize."""
+    picture, script, told = tmp_path / "picture.webp", tmp_path / "looking.py", tmp_path / "orders.json"
+    exif = Image.Exif()
+    exif[0x010E] = "a cat"
+    Image.new("RGB", (65, 33)).save(picture, exif=exif)
+    script.write_text(LOOKING)
+    Orders(states=str(tmp_path), save_now=str(tmp_path / "save-now")).write(told)
+    path = os.pathsep.join(
+        (str(entry_point(Path(str(KOHYA_HOME))).parent), str(Path(kohya_trainer.__file__).parents[1]))
+    )
+
+    seen = {
+        hooked: subprocess.run(
+            [sys.executable, *([str(TRAINER_PROCESS)] if hooked else []), str(script), str(picture)],
+            env={**os.environ, "PYTHONPATH": path, orders.VARIABLE: str(told)},
+            capture_output=True,
+            text=True,
+        ).stdout.splitlines()[-1:]
+        for hooked in (True, False)
+    }
+
+    assert seen == {True: ["True (65, 33)"], False: ["False (64, 32)"]}

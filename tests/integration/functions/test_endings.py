@@ -193,7 +193,7 @@ def test_given_other_jobs_use_the_quota_then_the_run_waits_for_them_on_the_same_
     refused["reason"] = REFUSED.format(limit=1).replace("utilization of 0", "utilization of 1")
     answer: dict[str, Any] = {"attempt": None}
     for wait in (300, 300, 600, 1200, 2400, 3600):
-        answer = judge(stack, run, refused, answer["attempt"])
+        answer = judge(stack, run, refused, answer["attempt"], LADDER[:1])
         assert (answer["decision"], answer["wait_seconds"], answer["attempt"]["tries"]) == ("again", wait, 1)
         assert answer["rung"]["instance_type"] == LADDER[0]["instance_type"]
         notify.handler({"run": run, "kind": "waiting", "facts": answer["waiting"]}, stack.context)

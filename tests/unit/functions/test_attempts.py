@@ -41,11 +41,11 @@ def ended(lack: Lack | None, cost_usd: float | None = None, quota: str | None = 
     return Ended("ml.g6.2xlarge", True, "Failed", lack, quota, "why", None, cost_usd, "arn")
 
 
-def starts(lacks: list[Lack]) -> list[tuple[int, int]]:
+def starts(lacks: list[Lack], ladder: list[dict[str, Any]] = LADDER) -> list[tuple[int, int]]:
     """(rung, seconds waited) of every start after the first, each ended by the next lack."""
     attempt, made = Attempt(), []
     for lack in lacks:
-        then = following(LADDER, attempt, ended(lack), PATIENCE, None)
+        then = following(ladder, attempt, ended(lack), PATIENCE, None)
         if then is None:
             break
         attempt = then.attempt
@@ -65,18 +65,23 @@ def test_a_quota_is_waited_for_one_that_is_too_small_is_not() -> None:
 
 def test_a_quota_in_use_by_other_jobs_is_waited_for_two_days_without_counting_tries() -> None:
     lacks: list[Lack] = ["quota-in-use"] * 100
-    made = starts(lacks)
-    waits = [seconds for place, seconds in made if place == 0]
+    waits = [seconds for _, seconds in starts(lacks, LADDER[:1])]
     assert waits[:7] == [300, 300, 600, 1200, 2400, 3600, 3600]
     assert 48 * 3600 <= sum(waits) < 49 * 3600
-    # What is left of the ladder is tried once each: it has waited for long enough.
-    assert made[len(waits) :] == [(1, 0), (2, 0)]
+
+
+def test_for_a_quota_in_use_no_rung_is_passed_by_that_may_be_free() -> None:
+    lacks: list[Lack] = ["quota-in-use"] * 100
+    made = starts(lacks)
+    assert made[:6] == [(0, 300), (0, 600), (1, 0), (1, 300), (1, 600), (2, 0)]
+    assert {place for place, _ in made[6:]} == {2}
+    assert 48 * 3600 <= sum(seconds for _, seconds in made[6:]) < 49 * 3600
 
 
 def test_lack_of_capacity_is_waited_for_as_often_after_a_quota_in_use() -> None:
     in_use: list[Lack] = ["quota-in-use"] * 5
     capacity: list[Lack] = ["capacity"] * 3
-    assert starts([*in_use, *capacity])[5:] == [(0, 300), (0, 600), (1, 0)]
+    assert starts([*in_use, *capacity], LADDER[:1])[5:] == [(0, 300), (0, 600)]
 
 
 def test_spot_capacity_that_did_not_come_in_time_is_not_waited_for_again() -> None:

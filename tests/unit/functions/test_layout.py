@@ -138,6 +138,12 @@ def test_folders_below_another_one_that_name_a_day_or_hold_no_image_are_not_trai
     assert {code for code, _ in told(laid_out(*paths))} <= {"file-outside-layout"}
 
 
+def test_a_folder_of_raw_files_alone_is_no_home_beside_one_of_images() -> None:
+    layout = laid_out("img/10_x/a.jpg", "raw/1_day/a.nef", "raw/1_day/b.nef")
+    assert [folder.name for folder in layout.folders] == ["10_x"]
+    assert told(layout) == [("file-outside-layout", f"raw/1_day/{name}.nef") for name in "ab"]
+
+
 def test_a_few_old_images_that_say_their_repeats_do_not_stand_for_more_in_another_folder() -> None:
     layout = laid_out("photos/a.jpg", "photos/b.jpg", "old/10_x/a.jpg")
     assert (told(layout), layout.folders) == ([("layout-unclear", "")], ())
