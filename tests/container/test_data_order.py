@@ -287,7 +287,7 @@ def test_a_line_of_the_log_draws_none_of_the_numbers_that_all_processes_draw_ali
     for module in (numbering, rich_style):
         log_without_drawing(module)
     number = numbering.randint(0, 2**62)
-    rich_style.Style(color="red", bold=True)
+    rich_style.Style(link="log")
 
     assert random.getstate() == before
     assert numbering.randint(0, 2**62) != number

@@ -202,7 +202,7 @@ from library import train_util
 from rich.style import Style
 
 before = random.getstate()
-Style(color="red")
+Style(link="log")
 print(random.getstate() == before, train_util.BaseDataset.get_image_size(None, sys.argv[1]))
 """
 
