@@ -37,8 +37,8 @@ def outcomes(
     }
 
     def redeploy() -> Stack:
-        """Another definition of the flow and other settings of its functions."""
-        return deployer.deploy(**{**PARAMETERS, "MapConcurrency": "7", "StallSeconds": "3000"})
+        """Another definition of the flow and other settings of its functions, with which all that follows must hold."""
+        return deployer.deploy(**{**PARAMETERS, "MapConcurrency": "7", "StallSeconds": "700"})
 
     numbered = [(number, one) for number, one in enumerate(SCENARIOS) if one.name in selected]
     playing: dict[str, Future[Outcome]] = {}
