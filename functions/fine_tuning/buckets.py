@@ -172,7 +172,12 @@ class HeldBack:
         targets = {placed.source: placed.target for placed in folder.files}
         images = sorted(folder.images, key=lambda image: targets[image.path])
         random.Random(self.seed).shuffle(images)
-        return images[: math.ceil(len(images) * (1 - self.share))]
+        return images[: trained_on(len(images), self.share)]
+
+
+def trained_on(images: int, share: float) -> int:
+    """How many of a folder's images a validation split leaves to train on (train_util.py, split_train_val)."""
+    return math.ceil(images * (1 - share))
 
 
 def fill(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fine_tuning.buckets import trained_on
 from fine_tuning.findings import Finding, warning
 from fine_tuning.layout import TrainingFolder
 
@@ -34,5 +34,5 @@ def judge(folders: Sequence[TrainingFolder], values: Mapping[str, Any], where: s
 
 
 def _held_back(images: int, share: float) -> int:
-    """Of a folder (train_util.py, split_train_val): those that are not trained on; round() are validated with."""
-    return images - math.ceil(images * (1 - share))
+    """Of a folder: those that are not trained on; round() of them are validated with."""
+    return images - trained_on(images, share)
