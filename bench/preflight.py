@@ -29,16 +29,16 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "functions"), str(ROOT)]
 
-from PIL import Image  # noqa: E402  the paths above come first
+from PIL import Image
 
-from fine_tuning.aws.objects import Objects  # noqa: E402
-from fine_tuning.inventory import InventoryFile, ListedObject, UnfinishedUpload  # noqa: E402
-from fine_tuning.settings import Settings  # noqa: E402
-from fine_tuning.steps.inspecting import inspect_shard  # noqa: E402
-from fine_tuning.steps.planning import plan_run  # noqa: E402
-from fine_tuning.steps.taking_inventory import take_inventory  # noqa: E402
-from tests.functions_data import RUN  # noqa: E402
-from tests.judging import SETTINGS, NoRecords  # noqa: E402
+from fine_tuning.aws.objects import Objects
+from fine_tuning.inventory import InventoryFile, ListedObject, UnfinishedUpload
+from fine_tuning.settings import Settings
+from fine_tuning.steps.inspecting import inspect_shard
+from fine_tuning.steps.planning import plan_run
+from fine_tuning.steps.taking_inventory import take_inventory
+from tests.functions_data import RUN
+from tests.judging import SETTINGS, NoRecords
 
 COMPARED = 300  # images
 ROUNDS = 3

@@ -21,7 +21,7 @@ NAME = "cats"
 WORDS = ("sofa", "table", "meadow", "window", "roof", "boat")
 sys.path.insert(0, str(REPOSITORY / "container"))
 
-from kohya_trainer.toml_text import to_toml  # noqa: E402
+from kohya_trainer.toml_text import to_toml
 
 # What happens to a run in the middle; it is given the entry point's process id.
 Act = Callable[[int], object]
