@@ -291,35 +291,27 @@ def test_a_limit_is_known_as_far_as_it_was_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limit", "never"),
+    ("limit", "never", "in_use"),
     [
-        (AccountLimit("a", 0), True),
-        (AccountLimit("a", 0, 0, 1), True),
-        (AccountLimit("a", 4, 0, 11), True),
-        (AccountLimit("a", 1, 1, 1), False),
-        (AccountLimit("a", 1), False),
-        (AccountLimit(), False),
+        # The request alone is above it …
+        (AccountLimit("a", 0), True, False),
+        (AccountLimit("a", 0, 0, 1), True, False),
+        (AccountLimit("a", 4, 0, 11), True, False),
+        (AccountLimit("a", 4, 1, 11), True, False),
+        # … others are in the way …
+        (AccountLimit("a", 1, 1, 1), False, True),
+        (AccountLimit("a", 2, 3, 1), False, True),
+        (AccountLimit("a", 4, 3, 2), False, True),
+        # … or neither is told.
+        (AccountLimit("a", 4, 3, 1), False, False),
+        (AccountLimit("a", 1), False, False),
+        (AccountLimit(), False, False),
     ],
 )
-def test_a_limit_below_the_request_alone_never_allows_it(limit: AccountLimit, never: bool) -> None:
-    assert limit.never_allows is never
-
-
-@pytest.mark.parametrize(
-    ("limit", "in_use"),
-    [
-        (AccountLimit("a", 1, 1, 1), True),
-        (AccountLimit("a", 2, 3, 1), True),
-        (AccountLimit("a", 4, 3, 2), True),
-        (AccountLimit("a", 4, 3, 1), False),
-        (AccountLimit("a", 4, 1, 11), False),
-        (AccountLimit("a", 0, 0, 1), False),
-        (AccountLimit("a", 1), False),
-        (AccountLimit(), False),
-    ],
-)
-def test_a_limit_is_in_use_where_only_others_are_in_the_way(limit: AccountLimit, in_use: bool) -> None:
-    assert limit.is_in_use is in_use
+def test_a_limit_is_too_small_for_the_request_alone_or_in_use_by_others(
+    limit: AccountLimit, never: bool, in_use: bool
+) -> None:
+    assert (limit.never_allows, limit.is_in_use) == (never, in_use)
 
 
 def test_another_instance_type_is_no_remedy_for_a_limit_of_all() -> None:
