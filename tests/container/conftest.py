@@ -5,11 +5,13 @@ process.
 import hashlib
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,19 @@ class TrainingRoot:
     def run(self, kohya_home: Path = REHEARSAL, **variables: str) -> Run:
         """Starts and finishes."""
         return self.finish(self.start(kohya_home, **variables))
+
+    def run_until(self, pattern: str, number: signal.Signals, **start: Any) -> Run:
+        """Starts and sends the signal once a line matches; how it ended."""
+        process = self.start(**start)
+        assert process.stdout is not None  # PIPE was asked for
+        read = []
+        for line in process.stdout:
+            read.append(line)
+            if re.search(pattern, line):
+                process.send_signal(number)
+                break
+        run = self.finish(process)
+        return replace(run, output="".join(read) + run.output)
 
     def losses(self) -> list[tuple[int, float]]:
         """(step, loss) of the delivered history."""

@@ -80,16 +80,6 @@ def _same(one: TrainingRoot, other: TrainingRoot) -> bool:
     return sorted(ours) == sorted(theirs) and all((ours[name] == theirs[name]).all() for name in ours)
 
 
-def _interrupted(root: TrainingRoot, line: str, number: signal.Signals, start: dict[str, Any]) -> Any:
-    process = root.start(**start, REHEARSAL_STEP_SECONDS="0.05")
-    assert process.stdout is not None
-    for text in process.stdout:
-        if re.search(line, text):
-            process.send_signal(number)
-            break
-    return root.finish(process)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, machine: Callable[..., dict[str, Any]]) -> Any:
     """(root, how it ended) of an uninterrupted run of two processes."""
@@ -137,7 +127,7 @@ def test_an_interrupted_run_of_two_processes_goes_on_as_if_nothing_had_happened(
     uninterrupted, _ = whole
     root = _prepared(new_root("ml"))
 
-    _interrupted(root, line, number, machine(2))
+    root.run_until(line, number, **machine(2), REHEARSAL_STEP_SECONDS="0.05")
     resumed = root.run(**machine(2))
 
     assert resumed.code == 0, resumed.output
@@ -152,7 +142,7 @@ def test_a_state_of_another_number_of_gpus_is_not_gone_on_from(
     new_root: Callable[[str], TrainingRoot], machine: Callable[..., dict[str, Any]]
 ) -> None:
     root = _prepared(new_root("ml"), max_train_steps=12)
-    _interrupted(root, r"^checkpoint step=10 ", signal.SIGKILL, machine(2))
+    root.run_until(r"^checkpoint step=10 ", signal.SIGKILL, **machine(2), REHEARSAL_STEP_SECONDS="0.05")
 
     run = root.run(**machine(1))
 
