@@ -61,9 +61,9 @@ class Attempt:
     Attributes:
         number: of all starts of this run, from 1.
         rung: place in the ladder, from 0.
-        tries: starts on this rung so far, without those that found a quota in use by other jobs.
+        tries: starts on this rung so far; on the last one without those that found a quota in use by other jobs.
         ended: the attempts before it.
-        waited_for_others: seconds that this run has waited for quotas in use.
+        waited_for_others: seconds that this run has waited for a quota in use without counting tries.
     """
 
     number: int = 1
