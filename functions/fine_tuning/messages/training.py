@@ -20,8 +20,7 @@ _WAITS = {
     "capacity": ("AWS has no {instance} to give at the moment.", ""),
     "quota": ("Your account's quota for {instance} is used up, or zero.", ""),
     "quota-in-use": (
-        "Other jobs of your account use all of a quota that it needs. It is tried again, then on the next instance type "
-        "of its ladder; on the last for two days.",
+        "Other jobs of your account use a whole quota. It is tried again, on its last instance type for two days.",
         "",
     ),
     "sagemaker": ("SageMaker failed by itself; what was trained is continued from its last checkpoint.", ""),
