@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from local.cli import replay
 from tests.end_to_end import source
+from tests.end_to_end.conftest import Deployer
 from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
 
 
@@ -44,6 +45,15 @@ def without(stack: Stack, role: str, sid: str) -> Iterator[None]:
     finally:
         for policy, document in taken:
             iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=json.dumps(document))
+
+
+def dead_letters(deployer: Deployer, hop: str) -> int:
+    """How many events of a hop were given up and wait for a replay."""
+    (queue,) = (each for each in replay.queues(deployer.account) if each.hop == hop)
+    answer = deployer.account.client("sqs").get_queue_attributes(
+        QueueUrl=queue.url, AttributeNames=["ApproximateNumberOfMessages"]
+    )
+    return int(answer["Attributes"]["ApproximateNumberOfMessages"])
 
 
 NEEDED_BY_A_RUN = [
@@ -96,10 +106,13 @@ def test_a_notifier_that_may_not_publish_is_stood_in_for_by_the_flow(stack: Stac
         eventually(lambda: stack.mails(run_id), "the plain mail", 60, lambda: stack.records(prefix))
 
 
-def test_a_push_without_the_rules_permission_builds_nothing(stack: Stack, tmp_path: Path) -> None:
+def test_a_push_without_the_rules_permission_builds_nothing(
+    stack: Stack, deployer: Deployer, tmp_path: Path
+) -> None:
     clone = source.clone(stack, tmp_path)
     before = source.builds(stack)
+    letters = dead_letters(deployer, "image-source")
     with without(stack, "ImageBuildRuleRole", "StartTheBuild"):
         source.push_change(clone, "main", "unbuilt.txt", "x")
-        time.sleep(3)
+        eventually(lambda: dead_letters(deployer, "image-source") > letters, "a dead letter")
     assert source.builds(stack) == before

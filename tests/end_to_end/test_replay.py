@@ -10,15 +10,7 @@ from local.cli import replay
 from tests.end_to_end import source
 from tests.end_to_end.conftest import Deployer
 from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
-from tests.end_to_end.test_permissions import without
-
-
-def _letters(deployer: Deployer, hop: str) -> int:
-    (queue,) = (each for each in replay.queues(deployer.account) if each.hop == hop)
-    answer = deployer.account.client("sqs").get_queue_attributes(
-        QueueUrl=queue.url, AttributeNames=["ApproximateNumberOfMessages"]
-    )
-    return int(answer["Attributes"]["ApproximateNumberOfMessages"])
+from tests.end_to_end.test_permissions import dead_letters, without
 
 
 def test_a_drop_that_could_not_be_received_runs_after_a_replay(
@@ -27,7 +19,7 @@ def test_a_drop_that_could_not_be_received_runs_after_a_replay(
     # Given a drop whose function may not start the flow, tried as often as Lambda tries
     with without(stack, "ValidateManifestFunctionRole", "StartTheFlow"):
         prefix = stack.drop("unreceived", dataset(2), quick_manifest())
-        eventually(lambda: _letters(deployer, "dataset") == 1, "a dead letter", 60)
+        eventually(lambda: dead_letters(deployer, "dataset") == 1, "a dead letter", 60)
 
         # When it is only shown, or replayed too early, it stays
         assert replay.run(deployer.account, ["dataset"], dry_run=True) == 0
@@ -36,7 +28,7 @@ def test_a_drop_that_could_not_be_received_runs_after_a_replay(
         told = capsys.readouterr().out
         assert "failed again" in told
         assert "0 replayed, 1 left" in told
-        assert _letters(deployer, "dataset") == 1
+        assert dead_letters(deployer, "dataset") == 1
 
     # Then, once that is mended, it runs to its end, and nothing is left to replay
     assert replay.run(deployer.account, ["dataset"], dry_run=False) == 0
@@ -54,9 +46,10 @@ def test_a_push_that_started_no_build_is_built_after_a_replay(
 ) -> None:
     clone = source.clone(stack, tmp_path)
     before = source.builds(stack)
+    letters = dead_letters(deployer, "image-source")
     with without(stack, "ImageBuildRuleRole", "StartTheBuild"):
         source.push_change(clone, "main", "replayed.txt", "x")
-        eventually(lambda: _letters(deployer, "image-source") >= 1, "a dead letter")
+        eventually(lambda: dead_letters(deployer, "image-source") > letters, "a dead letter")
     assert source.builds(stack) == before
     assert replay.run(deployer.account, ["image-source"], dry_run=False) == 0
     assert len(source.builds(stack)) > len(before)
