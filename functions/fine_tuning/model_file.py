@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fine_tuning.base_model import BaseModel
 from fine_tuning.errors import ModelNotProvenError
 
 LENGTH_BYTES = 8
@@ -72,11 +74,13 @@ class ProvenFile:
 
 @dataclass(frozen=True)
 class Provenance:
-    """The container's own account of what it made."""
+    """The container's own account of what it made, and of what it was made for."""
 
     files: tuple[ProvenFile, ...]
     model_name: str
     rehearsal: bool
+    base_model: str | None
+    trigger_word: str | None
 
     @property
     def model(self) -> ProvenFile:
@@ -91,8 +95,21 @@ def read_provenance(content: bytes) -> Provenance:
     try:
         document = json.loads(content)
         files = tuple(ProvenFile(str(f["name"]), int(f["size"]), str(f["sha256"])) for f in document["files"])
-        return Provenance(files, str(document["model"]), document.get("rehearsal") is True)
+        return Provenance(
+            files=files,
+            model_name=str(document["model"]),
+            rehearsal=document.get("rehearsal") is True,
+            base_model=_name_of(document.get("base_model") or {}),
+            trigger_word=document.get("trigger_word"),
+        )
     except (ValueError, TypeError, KeyError, AttributeError) as cause:
         raise ModelNotProvenError(
             "provenance.json is not what the training container writes.", _REMEDY
         ) from cause
+
+
+def _name_of(told: Mapping[str, Any]) -> str | None:
+    """Of a base model as the container tells of it; one that a hand-made configuration named has no revision."""
+    if told.get("kind") not in ("hub", "channel"):
+        return told.get("id")
+    return BaseModel(told["kind"], str(told["id"]), told.get("revision"), told.get("file")).name

@@ -39,6 +39,7 @@ def completed(run: Run, facts: Mapping[str, Any], plan: Mapping[str, Any], earli
         _REHEARSAL if rehearsal else (),
         [f"Model: {size(model['size'])}, {model['tensors']} tensors", model["uri"]],
         ["Fetch it:", copy_command(model["uri"], ".")],
+        _drawn_with(facts),
         [
             f"Cost: {cost} (quoted {money(plan.get('estimated_cost_usd'))})",
             *_earlier(earlier_usd),
@@ -66,6 +67,15 @@ def completed(run: Run, facts: Mapping[str, Any], plan: Mapping[str, Any], earli
         instance_type=observation.get("instance_type"),
         cost_usd=0.0 if rehearsal else observation.get("cost_usd"),
     )
+
+
+def _drawn_with(facts: Mapping[str, Any]) -> list[str]:
+    """Which checkpoint it changes and which word calls it. A record from before they were told has neither."""
+    word, base_model = facts.get("trigger_word"), facts.get("base_model")
+    return [
+        *(["Its base model:", base_model] if base_model else []),
+        *([f"Trigger word: {word}"] if word else []),
+    ]
 
 
 def failed(

@@ -20,7 +20,7 @@ _LARGEST_PROVENANCE = 4 * 1024 * 1024  # bytes
 def verify_model(
     run: Run, observation: Mapping[str, Any], objects: Objects, records: RunRecords
 ) -> dict[str, Any]:
-    """The model's address, size, sha256 and number of tensors, each seen in S3 itself."""
+    """The model's address, size, sha256 and number of tensors, each seen in S3 itself; and what to draw with."""
     records.advance(run.run_id, "VERIFYING")
     stored = {listed.key: listed for listed in objects.list_below(_prefix(run, observation, objects.bucket))}
     provenance_key = _one_named(_PROVENANCE, stored)
@@ -43,6 +43,8 @@ def verify_model(
             for one in sorted(stored)
             if one.startswith(f"{folder}samples/") and one.endswith(".png")
         ],
+        "base_model": provenance.base_model,
+        "trigger_word": provenance.trigger_word,
         "rehearsal": provenance.rehearsal or header.metadata.get("rehearsal") == "true",
     }
     # Should the flow fail to tell of it, the record knows all that is to be told.

@@ -32,7 +32,15 @@ def make_output(stack: Stack, run: dict[str, Any], model: bytes, **changed: Any)
     }
     stack.put(
         f"{prefix}provenance.json",
-        json.dumps({"model": "cats.safetensors", "files": [listed], "rehearsal": True}).encode(),
+        json.dumps(
+            {
+                "model": "cats.safetensors",
+                "files": [listed],
+                "rehearsal": True,
+                "base_model": {"kind": "hub", "id": "o/m", "revision": "abc", "file": None},
+                "trigger_word": "ohwx cat",
+            }
+        ).encode(),
     )
     stack.put(f"{prefix}samples/000.png", b"png")
     return {
@@ -78,6 +86,7 @@ def test_given_a_whole_model_then_it_is_proved_told_and_counted_once(
     assert json.loads(counted)["run_id"] == run["run_id"]
     (mail,) = stack.mails()
     assert "REHEARSAL" in mail["Message"]
+    assert "Its base model:\no/m@abc\nTrigger word: ohwx cat\n" in mail["Message"]
     record = stack.record(run["run_id"])
     assert (record["status"], record["model"]["tensors"]) == ("COMPLETED", 3)
     # A final status never changes again.

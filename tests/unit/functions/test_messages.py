@@ -84,6 +84,8 @@ VERIFIED = {
     "model": {"uri": f"{PREFIX}cats.safetensors", "size": 45678901, "sha256": "ab" * 32, "tensors": 2166},
     "provenance_uri": f"{PREFIX}provenance.json",
     "samples": [f"{PREFIX}samples/000.png", f"{PREFIX}samples/001.png"],
+    "base_model": f"{DEFAULT_ID}@{DEFAULT_REVISION}",
+    "trigger_word": "ohwx cat",
     "rehearsal": False,
     "observation": OBSERVATION,
 }

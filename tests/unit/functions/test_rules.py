@@ -305,6 +305,24 @@ def test_a_provenance_that_is_none(content: bytes) -> None:
         model_file.read_provenance(content)
 
 
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        ({"kind": "hub", "id": "o/m", "revision": "abc", "file": None, "sha256": "x"}, "o/m@abc"),
+        (
+            {"kind": "channel", "id": "s3://b/models/pony/", "revision": None, "file": "v6.safetensors"},
+            "s3://b/models/pony/v6.safetensors",
+        ),
+        ({"kind": "configured", "id": "o/m"}, "o/m"),
+        (None, None),
+    ],
+)
+def test_a_provenance_tells_what_to_draw_with(told: dict[str, Any] | None, name: str | None) -> None:
+    document = {"model": "a", "files": [], "base_model": told, "trigger_word": "ohwx cat"}
+    provenance = model_file.read_provenance(json.dumps(document).encode())
+    assert (provenance.base_model, provenance.trigger_word) == (name, "ohwx cat")
+
+
 @pytest.mark.parametrize("named", ["c.safetensors", "a.txt", ""])
 def test_the_model_of_a_provenance_is_one_that_it_lists(named: str) -> None:
     one = {"name": "a.safetensors", "size": 1, "sha256": "x"}
