@@ -10,18 +10,30 @@ import re
 import signal
 import subprocess
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from other_tools import unmatched_elsewhere
+from report import Result
 from roots import Bench, Root, Run, preset, sends
 
 STEPS = 40
 STATE = 20
+# In the middle of the second epoch, and so long before the end that the trainer is not there when its state is kept: it
+# goes on until then.
+SIGNAL = 17
 KEPT = 100
-# Smaller than the preset's 1024, so that several runs share one GPU; nothing that is checked depends on it.
-CHECKED = {"resolution": "512,512", "max_train_steps": STEPS, "train_batch_size": 4}
+# Smaller than the preset's 1024, so that several runs share one GPU; and than its rank of 32, whose states of a
+# gigabyte would be most of what is waited for. Nothing that is checked depends on them.
+CHECKED = {
+    "resolution": "512,512",
+    "max_train_steps": STEPS,
+    "train_batch_size": 4,
+    "network_dim": 8,
+    "network_alpha": 4,
+}
 METRICS = {
     "step": r"progress step=([0-9]+)",
     "total": r" total=([0-9]+)",
@@ -33,16 +45,6 @@ METRICS = {
 }
 
 
-@dataclass(frozen=True)
-class Result:
-    """One row: what was shown, whether it holds, and the numbers or the failure that say so."""
-
-    name: str
-    passed: bool
-    detail: str
-    seconds: float = 0.0
-
-
 def prepared(bench: Bench, name: str, options: dict[str, Any] | None = None, **plan: Any) -> Root:
     """A root with six images and the preset `sdxl-character`, changed by `options`; a state every ten steps."""
     root = Root(bench, name, {"CHECKPOINT_EVERY_N_STEPS": "10"})
@@ -51,34 +53,30 @@ def prepared(bench: Bench, name: str, options: dict[str, Any] | None = None, **p
     return root
 
 
-def whole_run(bench: Bench) -> list[Result]:
+def whole_run(bench: Bench) -> Iterator[Result]:
     """A run from start to end: progress, states, samples, model, provenance, other tools."""
     root = prepared(bench, "whole", sample_prompts=["sks cat on a sofa --w 512 --h 512 --s 8 --d 1"])
     run = root.run()
     progress = [line for line in run.lines if line.startswith("progress ")]
     parsed = all(re.search(pattern, line) for line in progress for pattern in METRICS.values())
     steps = [int(entry["step"]) for entry in run.progress()]
-    results = [
-        Result("a planned run ends with a proved model", run.code == 0, told_by(run), run.seconds),
-        Result(
-            "one progress line a step, as the metric definitions parse it",
-            parsed and steps == list(range(1, STEPS + 1)),
-            f"{len(steps)} lines; last: {progress[-1] if progress else '-'}",
-        ),
-        Result(
-            "states are kept in two slots",
-            [int(step) for step in re.findall(r"^checkpoint step=(\d+) ", run.text, re.MULTILINE)]
-            == list(range(10, STEPS, 10)),
-            ", ".join(line for line in run.lines if line.startswith("checkpoint step=")),
-        ),
-    ]
-    if run.code != 0:
-        return results
-    return [
-        *results,
-        *_delivered(root),
-        loads_elsewhere("diffusers reads the model (U-Net alone)", root, text=0),
-    ]
+    yield Result("a planned run ends with a proved model", run.code == 0, told_by(run), run.seconds)
+    yield Result(
+        "one progress line a step, as the metric definitions parse it",
+        parsed and steps == list(range(1, STEPS + 1)),
+        f"{len(steps)} lines; last: {progress[-1] if progress else '-'}",
+    )
+    saved = [int(step) for step in re.findall(r"^checkpoint step=(\d+) ", run.text, re.MULTILINE)]
+    markers = sorted((root.path / "checkpoints").glob("slot-*/complete.json"))
+    kept = sorted(json.loads(marker.read_bytes())["step"] for marker in markers)
+    yield Result(
+        "states are kept in two slots",
+        saved == list(range(10, STEPS, 10)) and kept == saved[-2:],
+        f"{', '.join(line for line in run.lines if line.startswith('checkpoint step='))}; in the slots: {kept}",
+    )
+    if run.code == 0:
+        yield from _delivered(root)
+        yield loads_elsewhere("diffusers reads the model (U-Net alone)", root, text=0)
 
 
 def _delivered(root: Root) -> list[Result]:
@@ -146,54 +144,57 @@ def loads_elsewhere(name: str, root: Root, text: int) -> Result:
     )
 
 
-def interrupted_by_sigterm(bench: Bench) -> list[Result]:
+def interrupted_by_sigterm(bench: Bench) -> Iterator[Result]:
     """SageMaker's SIGTERM in the middle of an epoch, then a restart with the same checkpoints."""
     root = prepared(bench, "sigterm")
-    line = rf"^progress step={STATE + 3} "
+    line = rf"^progress step={SIGNAL} "
     run = root.run(line, sends(signal.SIGTERM))
     ended = run.seconds - (run.first(line) or 0)
     kept = re.search(r"The state after step (\d+) is kept", run.failure)
-    passed = run.code == 1 and kept is not None and int(kept[1]) >= STATE + 3 and not left(root)
-    return [
-        Result(
-            "SIGTERM saves the state of the step it finds, within 120 s",
-            passed and ended < 120,
-            f"{told_by(run)} {ended:.1f} s",
-        ),
-        *resumed(root, STATE + 3, "after SIGTERM"),
-    ]
+    passed = run.code == 1 and kept is not None and int(kept[1]) >= SIGNAL and not left(root)
+    yield Result(
+        "SIGTERM saves the state of the step it finds, within 120 s",
+        passed and ended < 120,
+        f"{told_by(run)} {ended:.1f} s",
+    )
+    yield resumed(root, SIGNAL, "after SIGTERM")
 
 
-def killed_while_saving(bench: Bench) -> list[Result]:
+def killed_while_saving(bench: Bench) -> Iterator[Result]:
     """The machine is taken without a warning while the second state is being written."""
     root = prepared(bench, "killed")
     run = root.run(rf"save train state to .*step-{STATE:08d}", sends(signal.SIGKILL))
-    return [
-        Result(
-            "SIGKILL during a save leaves no process", run.code == -9 and not left(root), f"code {run.code}"
-        ),
-        *resumed(root, STATE - 10, "after a kill during a save"),
-    ]
+    yield Result(
+        "SIGKILL during a save leaves no process", run.code == -9 and not left(root), f"code {run.code}"
+    )
+    yield resumed(root, STATE - 10, "after a kill during a save")
 
 
-def latents_kept(bench: Bench) -> list[Result]:
+def latents_kept(bench: Bench) -> Iterator[Result]:
     """As many images as have their latents kept: the restart encodes none of them again."""
     root = Root(bench, "latents", {"CHECKPOINT_EVERY_N_STEPS": "10"})
     root.add_images(KEPT, 512, folder="1_sks cat")
     root.write_plan({**preset("sdxl-character"), **CHECKED})
-    first = root.run(rf"^progress step={STATE + 3} ", sends(signal.SIGTERM))
-    written = len(list((root.path / "checkpoints" / "latents").rglob("*.npz")))
-    again = resumed(root, STATE + 3, "with the latents of its first launch")
+    first = root.run(rf"^progress step={SIGNAL} ", sends(signal.SIGTERM))
+    written = _latents(root)
+    yield resumed(root, SIGNAL, "with the latents of its first launch")
     told = f"{KEPT} images have their latents from an earlier launch"
     log = root.log.read_text(encoding="utf-8")
-    return [
-        Result(
-            "a restart finds the latents of its first launch",
-            first.code == 1 and written == KEPT and told in log,
-            f"{written} files; {told if told in log else 'nothing was told'}",
-        ),
-        *again,
-    ]
+    same = _latents(root) == written
+    yield Result(
+        "a restart finds the latents of its first launch, and writes none again",
+        first.code == 1 and len(written) == KEPT and told in log and same,
+        f"{len(written)} files; {told if told in log else 'nothing was told'}{'' if same else '; some are new'}",
+    )
+
+
+def _latents(root: Root) -> dict[str, int]:
+    """File → when it was written, in nanoseconds."""
+    return {path.name: path.stat().st_mtime_ns for path in root.path.glob("checkpoints/latents/*/*.npz")}
+
+
+# With the preset's own LoRA, whose products' shapes the kernels are given.
+AS_A_USER = {"train_batch_size": 2, "learning_rate": 1e-3, "network_dim": 32, "network_alpha": 16}
 
 
 def fast_and_own(bench: Bench) -> list[Result]:
@@ -203,7 +204,7 @@ def fast_and_own(bench: Bench) -> list[Result]:
         root = Root(bench, name, variables)
         for number, sides in enumerate(((512, 512), (640, 384), (384, 640), (768, 320))):
             root.add_images(3, sides, folder=f"4_sks cat {number}")
-        root.write_plan({**preset("sdxl-character"), **CHECKED, "train_batch_size": 2, "learning_rate": 1e-3})
+        root.write_plan({**preset("sdxl-character"), **CHECKED, **AS_A_USER})
         run = root.run()
         if run.code:
             return [Result("the fast U-Net learns as Kohya's own", False, told_by(run), run.seconds)]
@@ -222,7 +223,7 @@ def fast_and_own(bench: Bench) -> list[Result]:
     ]
 
 
-def resumed(root: Root, least: int, when: str) -> list[Result]:
+def resumed(root: Root, least: int, when: str) -> Result:
     """Restarts an interrupted run of STEPS steps, which must go on after step `least` or a later one."""
     run = root.run()
     found = re.search(rf"^resuming after step (\d+) of {STEPS}$", run.text, re.MULTILINE)
@@ -230,7 +231,7 @@ def resumed(root: Root, least: int, when: str) -> list[Result]:
     steps = [int(entry["step"]) for entry in run.progress()]
     history = root.path / "model" / "loss.jsonl"
     if run.code != 0 or not history.exists():
-        return [Result(f"a restart goes on {when}", False, told_by(run), run.seconds)]
+        return Result(f"a restart goes on {when}", False, told_by(run), run.seconds)
     entries = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
     counted = [entry["step"] for entry in entries] == list(range(1, STEPS + 1))
     before, after, last = (entries[step - 1]["loss"] for step in (done, done + 1, STEPS))
@@ -240,30 +241,26 @@ def resumed(root: Root, least: int, when: str) -> list[Result]:
     detail = (
         f"after step {done}; steps {steps[0]} to {steps[-1]}; loss {before}, then {after}, at the end {last}"
     )
-    return [Result(f"a restart makes exactly the missing steps {when}", passed, detail, run.seconds)]
+    return Result(f"a restart makes exactly the missing steps {when}", passed, detail, run.seconds)
 
 
 COMPARED = (whole_run, interrupted_by_sigterm, killed_while_saving)
 
 
-def alike(bench: Bench) -> list[Result]:
+def alike(bench: Bench) -> Iterator[Result]:
     """Once all have ended: how far the continued models lie from the uninterrupted one."""
     folders = [replace(bench, work=bench.work / group.__name__) for group in COMPARED]
     whole, *continued = (
         Root(*root).model for root in zip(folders, ("whole", "sigterm", "killed"), strict=True)
     )
-    results = []
     for other in continued:
         title = f"the model of {other.parents[1].name}, which went on, is like the uninterrupted one"
         if not (whole.exists() and other.exists()):
-            results.append(Result(title, False, "one of the two is missing"))
+            yield Result(title, False, "one of the two is missing")
             continue
         # The data's order and the random numbers are kept; what the GPU sums in another order may still differ.
         distance = _distance(whole, other)
-        results.append(
-            Result(title, distance < 0.05, f"‖difference of up-weights‖ / ‖up-weights‖ = {distance:.3f}")
-        )
-    return results
+        yield Result(title, distance < 0.05, f"‖difference of up-weights‖ / ‖up-weights‖ = {distance:.3f}")
 
 
 def _distance(whole: Path, other: Path) -> float:

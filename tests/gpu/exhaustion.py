@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from checks import Result, left, prepared, resumed
+from checks import left, prepared, resumed
 from failures import failed, limited
+from report import Result
 from roots import Bench, Root, loader_of, sends, trainer_of
 
 # More than the longest silent part of a start; less than anybody wants to pay a GPU for.
@@ -17,18 +18,16 @@ STALL_SECONDS = 90
 # Enough for imports and CUDA with the stacks of all their threads; the base model in half precision beside its U-Net in
 # fp32 takes 17.
 HOST_MEMORY_GB = 12
-# Three states of a gigabyte each and two models at a time.
-VOLUME = "6g"
+# Three states of a quarter of a gigabyte each, and models.
+VOLUME = "2g"
 SLACK = 1 << 24
 
 
-def host_memory(bench: Bench) -> list[Result]:
+def host_memory(bench: Bench) -> Iterator[Result]:
     """Memory that is refused, and the two ways in which the kernel takes it back."""
-    return [
-        _memory_refused(bench),
-        _killed_by_the_kernel(bench, "the trainer", trainer_of),
-        _killed_by_the_kernel(bench, "a process that loads pictures", loader_of),
-    ]
+    yield _memory_refused(bench)
+    yield _killed_by_the_kernel(bench, "the trainer", trainer_of)
+    yield _killed_by_the_kernel(bench, "a process that loads pictures", loader_of)
 
 
 def _memory_refused(bench: Bench) -> Result:
@@ -51,20 +50,18 @@ def _killed_by_the_kernel(bench: Bench, whom: str, process: Callable[[int], int]
     )
 
 
-def full_disk(bench: Bench) -> list[Result]:
+def full_disk(bench: Bench) -> Iterator[Result]:
     """The training volume fills up between two states, before the next one's weights or amid them. Needs root."""
-    return [
-        *_filled(bench, "full", "no room for a state", lambda state: 0),
-        *_filled(
-            bench,
-            "fuller",
-            "room for a part of a state",
-            lambda state: (state / "model.safetensors").stat().st_size,
-        ),
-    ]
+    yield from _filled(bench, "full", "no room for a state", lambda state: 0)
+    yield from _filled(
+        bench,
+        "fuller",
+        "room for a part of a state",
+        lambda state: (state / "model.safetensors").stat().st_size,
+    )
 
 
-def _filled(bench: Bench, name: str, what: str, room: Callable[[Path], int]) -> list[Result]:
+def _filled(bench: Bench, name: str, what: str, room: Callable[[Path], int]) -> Iterator[Result]:
     with volume_of_its_own(bench.work / name):
         root = prepared(bench, name)
         filler = root.path / "filler"
@@ -77,11 +74,11 @@ def _filled(bench: Bench, name: str, what: str, room: Callable[[Path], int]) -> 
             os.kill(trainer_of(entry_point), signal.SIGCONT)
 
         run = root.run(r"^checkpoint step=10", fill)
-        result = failed(
+        yield failed(
             f"a full disk is told as such ({what})", run, "disk-full", "The training volume is full."
         )
         filler.unlink(missing_ok=True)
-        return [result, *resumed(root, 10, f"once there is room again ({what})")]
+        yield resumed(root, 10, f"once there is room again ({what})")
 
 
 def fill_up(filler: Path, room: int) -> None:
@@ -99,8 +96,8 @@ def fill_up(filler: Path, room: int) -> None:
 
 @contextmanager
 def volume_of_its_own(folder: Path) -> Iterator[None]:
-    """SageMaker's volume has a size, too."""
-    folder.mkdir(parents=True)
+    """SageMaker's volume has a size, too. That of a call that was cut may still be there."""
+    folder.mkdir(parents=True, exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={VOLUME}", "tmpfs", folder], check=True)
     try:
         yield
@@ -108,7 +105,7 @@ def volume_of_its_own(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def no_progress(bench: Bench) -> list[Result]:
+def no_progress(bench: Bench) -> Iterator[Result]:
     """A trainer that the kernel no longer runs: it neither ends nor writes, and heeds no SIGTERM."""
     root = prepared(bench, "stalled")
     patience = {**root.variables, "STALL_SECONDS": str(STALL_SECONDS)}
@@ -121,10 +118,7 @@ def no_progress(bench: Bench) -> list[Result]:
     silent = run.seconds - (run.first(rf"^progress step={last} ") or 0.0)
     told = "silent for" in run.failure and f"after step {last} " in run.failure
     passed = result.passed and told and silent < STALL_SECONDS + 15 and not left(root)
-    again = resumed(root, 10, "after it made no progress")
-    return [
-        Result(
-            result.name, passed, f"{result.detail}; stopped {silent:.0f} s after its last line", run.seconds
-        ),
-        *again,
-    ]
+    yield Result(
+        result.name, passed, f"{result.detail}; stopped {silent:.0f} s after its last line", run.seconds
+    )
+    yield resumed(root, 10, "after it made no progress")

@@ -1,8 +1,10 @@
 """Each way to fail, provoked with the real trainer: its class, its sentence, and how soon."""
 
 import os
+from collections.abc import Iterator
 
-from checks import CHECKED, Result, prepared, told_by
+from checks import CHECKED, prepared, told_by
+from report import Result
 from roots import REPOSITORY, Bench, Root, Run, preset
 
 UNREACHABLE = "stabilityai/stable-diffusion-xl-base-1.0"
@@ -46,16 +48,14 @@ def out_of_memory(bench: Bench) -> list[Result]:
     ]
 
 
-def quick_failures(bench: Bench) -> list[Result]:
+def quick_failures(bench: Bench) -> Iterator[Result]:
     """Those that need no training: one after the other."""
-    return [
-        _nothing_to_train_on(bench),
-        _refused_by_the_trainer(bench),
-        _unknown_option(bench),
-        _without_network(bench),
-        _broken_image(bench),
-        _broken_base_model(bench),
-    ]
+    yield _nothing_to_train_on(bench)
+    yield _refused_by_the_trainer(bench)
+    yield _unknown_option(bench)
+    yield _without_network(bench)
+    yield _broken_image(bench)
+    yield _broken_base_model(bench)
 
 
 def _nothing_to_train_on(bench: Bench) -> Result:

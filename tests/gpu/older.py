@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from checks import STEPS, Result, loads_elsewhere, prepared, told_by
+from checks import STEPS, loads_elsewhere, prepared, told_by
+from report import Result
 from roots import Bench, Root, preset
 
 from kohya_trainer.toml_text import to_toml
@@ -14,7 +16,7 @@ from kohya_trainer.toml_text import to_toml
 VERSION = "v22.6.2"
 
 
-def older_layout(bench: Bench) -> list[Result]:
+def older_layout(bench: Bench) -> Iterator[Result]:
     """A dataset with nothing but its own TOML: the recipe `sample-2024`, which trains both text encoders."""
     root = Root(bench, "older")
     root.add_images(4, 512)
@@ -34,37 +36,33 @@ def older_layout(bench: Bench) -> list[Result]:
     (root.data / "dataset" / "kohya-sdxl-config.toml").write_text(old, encoding="utf-8")
     shutil.rmtree(root.data / "config", ignore_errors=True)
     run = root.run()
-    results = [
-        Result("the older layout with both text encoders trained", run.code == 0, told_by(run), run.seconds)
-    ]
+    yield Result("the older layout with both text encoders trained", run.code == 0, told_by(run), run.seconds)
     if run.code == 0:
-        results.append(loads_elsewhere("diffusers reads the model (text encoders too)", root, text=264))
-    return results
+        yield loads_elsewhere("diffusers reads the model (text encoders too)", root, text=264)
 
 
-def older_version(bench: Bench) -> list[Result]:
+def older_version(bench: Bench) -> Iterator[Result]:
     """A whole run of the trainer that has neither a submodule nor this application's hooks: its bar is read. Left out
     where there is none.
     """
     if bench.older_home is None:
-        return []
+        return
     wanted = STEPS // 2
     older = replace(bench, kohya_home=bench.older_home, version=VERSION)
     root = prepared(older, "older-version", {"max_train_steps": wanted})
     run = root.run()
     name = f"a run with kohya_ss {VERSION} ends with a proved model"
     if run.code != 0:
-        return [Result(name, False, told_by(run), run.seconds)]
+        yield Result(name, False, told_by(run), run.seconds)
+        return
     steps = [int(entry["step"]) for entry in run.progress()]
     states = re.findall(r"^checkpoint step=(\d+)", run.text, re.MULTILINE)
     facts = json.loads((root.path / "model" / "provenance.json").read_bytes())
     whole = steps == list(range(1, wanted + 1)) and facts["steps"] == wanted
-    return [
-        Result(
-            name,
-            whole and bool(states) and facts["kohya_version"] == VERSION,
-            f"{told_by(run)}; states after {', '.join(states)}",
-            run.seconds,
-        ),
-        loads_elsewhere(f"diffusers reads the model of {VERSION}", root, text=0),
-    ]
+    yield Result(
+        name,
+        whole and bool(states) and facts["kohya_version"] == VERSION,
+        f"{told_by(run)}; states after {', '.join(states)}",
+        run.seconds,
+    )
+    yield loads_elsewhere(f"diffusers reads the model of {VERSION}", root, text=0)

@@ -15,7 +15,7 @@ if [ ! -f "$unpacked/complete" ]; then
     rm -rf "$unpacked"
     mkdir -p "$unpacked/sd-scripts" "$unpacked/kohya_ss-v22.6.2"
     for set in wheels wheels-of-other-tools; do
-        "$python" -m pip install --quiet --no-index --no-deps --target "$unpacked/$set" "$folder/$set"/*.whl
+        "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$unpacked/$set" "$folder/$set"/*.whl
     done
     tar -xzf "$folder/sd-scripts.tar.gz" -C "$unpacked/sd-scripts"
     if [ -f "$folder/kohya_ss-v22.6.2.tar.gz" ]; then

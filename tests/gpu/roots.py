@@ -199,6 +199,15 @@ class Root:
         return replace(run, failure=text)
 
 
+_running: set["subprocess.Popen[str]"] = set()
+
+
+def kill_all() -> None:
+    """Every run that goes on, and with each what it has started."""
+    for process in list(_running):
+        process.kill()
+
+
 def followed(
     command: list[str],
     variables: dict[str, str],
@@ -218,6 +227,7 @@ def followed(
         encoding="utf-8",
     )
     assert process.stdout is not None  # PIPE was asked for
+    _running.add(process)
     lines: list[str] = []
     times: list[float] = []
     # By a clock of its own: what hangs writes nothing.
@@ -236,6 +246,7 @@ def followed(
     finally:
         patience.cancel()
         process.kill()
+        _running.discard(process)
     return Run(code, lines, times, "", time.monotonic() - began)
 
 

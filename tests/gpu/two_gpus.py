@@ -7,15 +7,17 @@ As verify.py, on a machine with two NVIDIA GPUs. Exits with 0 only if every chec
 """
 
 import argparse
-import json
 import re
 import shutil
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from checks import STATE, STEPS, Result, resumed, told_by
+from checks import SIGNAL, STEPS, resumed, told_by
+from report import Report, Result
 from roots import Bench, Root, Run, preset, sends
-from verify import machine, prepared_bench, run_group, table
+from verify import machine, prepared_bench, run_group
 
 LEAST_RATIO = 1.8
 # As many as the benchmark's start-up is told for.
@@ -43,32 +45,31 @@ def seconds_of_encoding(run: Run) -> float:
     return (ended or 0.0) - (began or 0.0)
 
 
-def throughput(bench: Bench) -> list[Result]:
+def throughput(bench: Bench) -> Iterator[Result]:
     """One after the other, each alone on the machine."""
     one, two = (root_of(bench, f"on-{gpus}", gpus, ENCODED).run() for gpus in (1, 2))
     if one.code or two.code:
-        return [Result("both runs end well", False, f"{told_by(one)}; {told_by(two)}")]
+        yield Result("both runs end well", False, f"{told_by(one)}; {told_by(two)}")
+        return
     speeds = images_per_second(one), images_per_second(two)
     ratio = speeds[1] / speeds[0]
     detail = f"{speeds[0]:.2f} and {speeds[1]:.2f} images/s: {ratio:.2f} times"
     encoding = seconds_of_encoding(one), seconds_of_encoding(two)
-    return [
-        Result(f"two GPUs are at least {LEAST_RATIO} times as fast as one", ratio >= LEAST_RATIO, detail),
-        Result(
-            f"two GPUs share {ENCODED} pictures to encode",
-            0 < encoding[1] < encoding[0],
-            f"{encoding[0]:.1f} and {encoding[1]:.1f} s",
-        ),
-    ]
+    yield Result(f"two GPUs are at least {LEAST_RATIO} times as fast as one", ratio >= LEAST_RATIO, detail)
+    yield Result(
+        f"two GPUs share {ENCODED} pictures to encode",
+        0 < encoding[1] < encoding[0],
+        f"{encoding[0]:.1f} and {encoding[1]:.1f} s",
+    )
 
 
-def interrupted(bench: Bench) -> list[Result]:
+def interrupted(bench: Bench) -> Iterator[Result]:
     """SIGTERM, then a restart with the same checkpoints; a preset's batch of 4 is shared, as a plan has it."""
     root = root_of(bench, "interrupted", 2, batch=2)
-    run = root.run(rf"^progress step={STATE + 3} ", sends(signal.SIGTERM))
+    run = root.run(rf"^progress step={SIGNAL} ", sends(signal.SIGTERM))
     kept = re.search(r"The state after step (\d+) is kept", run.failure)
-    saved = Result("SIGTERM saves the state of two GPUs", run.code == 1 and kept is not None, told_by(run))
-    return [saved, *resumed(root, STATE + 3, "on two GPUs")]
+    yield Result("SIGTERM saves the state of two GPUs", run.code == 1 and kept is not None, told_by(run))
+    yield resumed(root, SIGNAL, "on two GPUs")
 
 
 def main() -> int:
@@ -85,16 +86,15 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", help="throughput or interrupted")
     given = parser.parse_args()
+    began = time.monotonic()
+    report = Report(given.out, "two-gpus.json")
     work = given.work.absolute()
     shutil.rmtree(work, ignore_errors=True)
     bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
-    wanted = [group for group in (throughput, interrupted) if given.only in ("", group.__name__)]
-    results = [result for group in wanted for result in run_group(group, bench)]
-    given.out.mkdir(parents=True, exist_ok=True)
-    told = {"machine": machine(), "results": [vars(result) for result in results]}
-    (given.out / "two-gpus.json").write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
-    print(table(results))
-    return 0 if all(result.passed for result in results) else 1
+    for group in (throughput, interrupted):
+        if given.only in ("", group.__name__):
+            run_group(group, bench, report)
+    return 0 if report.close(machine(), time.monotonic() - began) else 1
 
 
 if __name__ == "__main__":

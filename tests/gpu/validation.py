@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from checks import CHECKED, STEPS, Result, told_by
-from roots import Bench, Root, preset
+from checks import CHECKED, STEPS, told_by
+from report import Result
+from roots import Bench, Root, Run, preset
 
 # A batch or two an epoch, so that there are many validations.
 SPLIT = {"validation_split": 0.34, "validation_seed": 1}
@@ -14,47 +16,48 @@ SPLIT = {"validation_split": 0.34, "validation_seed": 1}
 NOTHING_MORE = {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": ["step_rules='1:8,0'"]}
 
 
-def validated(bench: Bench) -> list[Result]:
+def validated(bench: Bench) -> Iterator[Result]:
     """A validation split, regularization images and privacy, in one run."""
     root = Root(bench, "validated")
     root.add_images(6, 512, folder="1_sks cat")
     root.add_images(3, 512, folder="reg/1_cat")
     steps = {"max_train_steps": STEPS // 2, "learning_rate": 1e-3}
     options = {**preset("sdxl-character"), **CHECKED, **SPLIT, **steps}
-    root.write_plan(options, privacy=True)
+    # So patient that it goes on to its last step, whatever the validations are.
+    root.write_plan(options, privacy=True, validation_patience=STEPS)
     run = root.run()
-    results = [Result("validation, regularization images, privacy", run.code == 0, told_by(run), run.seconds)]
+    yield Result("validation, regularization images, privacy", run.code == 0, told_by(run), run.seconds)
     if run.code != 0:
-        return results
+        return
     from safetensors import safe_open
 
-    facts = json.loads((root.path / "model" / "provenance.json").read_bytes())
-    lines = [line for line in run.lines if line.startswith("validation step=")]
+    provenance = (root.path / "model" / "provenance.json").read_text(encoding="utf-8")
+    facts, told = json.loads(provenance), validations(run)
     best = facts["best_validation"]
     files = sorted(path.name for path in (root.path / "model").iterdir())
     with safe_open(str(root.model), framework="numpy") as model:
-        metadata = model.metadata()
-    names = [name for name, text in metadata.items() if "sks cat" in text or "meadow" in text]
+        texts = {**model.metadata(), "provenance.json": provenance}
+    names = [name for name, text in texts.items() if "sks cat" in text or "meadow" in text]
     regularization = re.search(r"num reg images.*: (\d+)", run.text)
-    return [
-        *results,
-        Result(
-            "the best validation is kept",
-            bool(best)
-            and len(lines) > 1
-            and ("cats-best.safetensors" in files or best["step"] == facts["steps"]),
-            f"{len(lines)} validations, best {best}, {facts['steps']} steps",
-        ),
-        Result(
-            "regularization images are trained with",
-            regularization is not None and int(regularization[1]) > 0,
-            f"{regularization[1] if regularization else 'no'} of them",
-        ),
-        Result("a private run's model names neither captions nor folders", not names, f"named in: {names}"),
-    ]
+    delivered = root.model.with_name(f"{root.model.stem}-best.safetensors")
+    yield Result(
+        "the best validation is kept",
+        len(told) > 1
+        and bool(best)
+        and told[best["step"]] == min(told.values())
+        and steps_of(delivered if delivered.name in files else root.model) == best["step"]
+        and facts["steps"] == steps["max_train_steps"],
+        f"{len(told)} validations, best {best}, {facts['steps']} steps",
+    )
+    yield Result(
+        "regularization images are trained with",
+        regularization is not None and int(regularization[1]) > 0,
+        f"{regularization[1] if regularization else 'no'} of them",
+    )
+    yield Result("a private run's model names neither captions nor folders", not names, f"named in: {names}")
 
 
-def ended_early(bench: Bench) -> list[Result]:
+def ended_early(bench: Bench) -> Iterator[Result]:
     """Once nothing more is learned no validation is better, and what was best before is delivered."""
     root = Root(bench, "early")
     root.add_images(6, 512, folder="1_sks cat")
@@ -62,20 +65,22 @@ def ended_early(bench: Bench) -> list[Result]:
     run = root.run()
     name = "a training whose validation gets no better ends early, with its best weights"
     if run.code != 0:
-        return [Result(name, False, told_by(run), run.seconds)]
+        yield Result(name, False, told_by(run), run.seconds)
+        return
     facts = json.loads((root.path / "model" / "provenance.json").read_bytes())
     best = facts["best_validation"]
     ended = "no better validation in 1: the training ends" in run.lines
-    told = [
-        f"{step}: {loss}"
-        for step, loss in re.findall(r"validation step=(\d+) validation_loss=(\S+)", run.text)
-    ]
     passed = facts["stopped_early"] and ended and best["step"] < facts["steps"] < STEPS
     passed = passed and steps_of(root.model) == best["step"]
-    detail = f"ended after step {facts['steps']} of {STEPS}, delivered step {best['step']}; " + ", ".join(
-        told
-    )
-    return [Result(name, passed, detail, run.seconds)]
+    told = ", ".join(f"{step}: {loss:g}" for step, loss in validations(run).items())
+    detail = f"ended after step {facts['steps']} of {STEPS}, delivered step {best['step']}; {told}"
+    yield Result(name, passed, detail, run.seconds)
+
+
+def validations(run: Run) -> dict[int, float]:
+    """Step → loss."""
+    found = re.findall(r"^validation step=(\d+) validation_loss=(\S+)$", run.text, re.MULTILINE)
+    return {int(step): float(loss) for step, loss in found}
 
 
 def steps_of(model: Path) -> int:

@@ -1,21 +1,20 @@
 """All GPU checks in one go, within ten minutes on one GPU: fabricates an SDXL checkpoint, trains, breaks, resumes.
 
-    python tests/gpu/verify.py --sd-scripts DIR --vocabulary FILE [--work DIR] [--out DIR]
+    python tests/gpu/verify.py --sd-scripts DIR --vocabulary FILE [--work DIR] [--out DIR] [--within SECONDS]
 
 Needs torch with CUDA and the packages that docs/gpu-verification.md names. Prints a table, writes results.json and the
-logs into --out, and exits with 0 only if every check holds.
+logs into --out, and exits with 0 only if every check holds. What is not over after --within seconds does not.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,29 +24,35 @@ import exhaustion
 import failures
 import older
 import validation
-from checks import Result
-from roots import Bench
+from report import Report, Result
+from roots import Bench, kill_all
 
-# Side by side; the longest first. Each needs at most 16 GB of GPU memory at 512 × 512 (20 while it draws a sample), and
-# three cores for most of its time.
-GROUPS: tuple[Callable[[Bench], list[Result]], ...] = (
+from kohya_trainer.nvidia_smi import least_memory_gib
+
+Group = Callable[[Bench], Iterator[Result]]
+# Side by side; the longest first, then what another one has seen nothing of.
+GROUPS: tuple[Group, ...] = (
     exhaustion.no_progress,
+    exhaustion.full_disk,
     checks.fast_and_own,
     validation.validated,
-    failures.loss_not_finite,
-    exhaustion.full_disk,
-    checks.latents_kept,
-    validation.ended_early,
-    checks.killed_while_saving,
-    checks.interrupted_by_sigterm,
-    checks.whole_run,
     failures.quick_failures,
+    checks.latents_kept,
+    failures.loss_not_finite,
     failures.out_of_memory,
+    checks.interrupted_by_sigterm,
+    checks.killed_while_saving,
+    checks.whole_run,
+    validation.ended_early,
     older.older_version,
     exhaustion.host_memory,
     older.older_layout,
 )
-SIDE_BY_SIDE = 5
+# Of a trainer at 512 × 512, with its context; and for most of its time.
+GPU_MEMORY_GIB = 21
+CORES = 3
+# Of ten minutes, what the unpacking before and the end leave.
+WITHIN = 560.0
 PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "safetensors", "numpy")
 
 
@@ -59,63 +64,84 @@ def prepared_bench(work: Path, sd_scripts: Path, vocabulary: Path, fabricated: P
     home.mkdir(parents=True)
     (home / "sd-scripts").symlink_to(sd_scripts)
     script = Path(__file__).parent / "fabricated.py"
-    if fabricated is None:
-        fabricated = work / "fabricated"
-        subprocess.run([sys.executable, script, fabricated, sd_scripts, vocabulary], check=True)
-    compile_as_the_image(work / "bytecode", sd_scripts)
+    with compile_as_the_image(work / "bytecode", sd_scripts):
+        if fabricated is None:
+            fabricated = work / "fabricated"
+            subprocess.run([sys.executable, script, fabricated, sd_scripts, vocabulary], check=True)
     return Bench(work, home, fabricated / "sdxl.safetensors", fabricated / "tokenizers")
 
 
-def compile_as_the_image(folder: Path, sd_scripts: Path) -> None:
-    """Start-up is timed: the image holds the bytecode of everything, and some installers leave none."""
+def compile_as_the_image(folder: Path, sd_scripts: Path) -> "subprocess.Popen[bytes]":
+    """Start-up is timed: the image holds the bytecode of everything, and some installers leave none. The process ends
+    when all is compiled.
+    """
     os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
     packages = [path for path in sys.path if path.endswith("-packages")]
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     command = [sys.executable, "-W", "ignore", "-m", "compileall", "-q", "-j", "0"]
     # Packages hold templates that are no Python.
-    subprocess.run([*command, *packages, *given, sd_scripts], check=False, stdout=subprocess.DEVNULL)
+    return subprocess.Popen([*command, *packages, *given, sd_scripts], stdout=subprocess.DEVNULL)
 
 
-def run_group(group: Callable[[Bench], list[Result]], bench: Bench) -> list[Result]:
+def run_group(group: Group, bench: Bench, report: Report) -> None:
     """In a folder of its own, of which the logs are kept. A group that breaks is a failed check, not the end of the
-    others. Its rows are told at once.
+    others, nor of the rows that it has told before.
     """
     own = replace(bench, work=bench.work / group.__name__)
     own.work.mkdir(exist_ok=True)
     try:
-        results = group(own)
+        for result in group(own):
+            report.add(result)
     except Exception:
-        results = [Result(group.__name__, False, traceback.format_exc().splitlines()[-1])]
-    for log in own.work.glob("*.log"):
-        log.replace(bench.work / log.name)
+        report.add(Result(group.__name__, False, traceback.format_exc().splitlines()[-1]))
+    add_logs(group, bench, report)
     if group not in checks.COMPARED:
-        # A gigabyte and more for each of its states.
+        # The states of several runs.
         shutil.rmtree(own.work, ignore_errors=True)
-    print("\n".join(table(results).splitlines()[2:]), flush=True)
-    return results
+
+
+def add_logs(group: Group, bench: Bench, report: Report) -> None:
+    for log in sorted((bench.work / group.__name__).glob("*.log")):
+        report.add_log(log)
+
+
+def run_groups(groups: list[Group], bench: Bench, report: Report, until: float) -> bool:
+    """Side by side, as many as the machine has room for. `until`, by time.monotonic(), what is not over is told as
+    such. Whether all of them ended.
+    """
+    cpus, memory = os.cpu_count() or 1, least_memory_gib()
+    together = max(1, min(cpus // CORES, int(memory / GPU_MEMORY_GIB) if memory else cpus))
+    # Each trainer would take as many threads as there are cores.
+    os.environ["OMP_NUM_THREADS"] = str(max(1, cpus // together))
+    print(f"{together} side by side", flush=True)
+    pool = ThreadPoolExecutor(together)
+    running: dict[Future[None], Group] = {
+        pool.submit(run_group, group, bench, report): group for group in groups
+    }
+    ended, late = wait(running, timeout=max(0.0, until - time.monotonic()))
+    for future in ended:
+        future.result()
+    for future in late:
+        begun = not future.cancel()
+        told = "it was not over" if begun else "its turn did not come"
+        report.add(Result(running[future].__name__, False, f"{told} in the time that there was"))
+        if begun:
+            add_logs(running[future], bench, report)
+    return not late
 
 
 def machine() -> dict[str, str]:
     """GPU, driver and the versions of what was used."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    gpus = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-    found = {"gpu": gpus, "python": sys.version.split()[0], "cpus": str(os.cpu_count())}
+    found = {"gpu": "none", "python": sys.version.split()[0], "cpus": str(os.cpu_count())}
+    if shutil.which(query[0]):
+        found["gpu"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
     for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "missing"
     return found
-
-
-def table(results: list[Result]) -> str:
-    """Markdown, ready for docs/gpu-verification.md."""
-    rows = [
-        f"| {'yes' if result.passed else 'NO'} | {result.name} | {result.detail.replace('|', '/')} "
-        f"| {f'{result.seconds:.0f}' if result.seconds else ''} |"
-        for result in results
-    ]
-    return "\n".join(["| holds | check | seen | seconds |", "|---|---|---|---|", *rows])
 
 
 def main() -> int:
@@ -132,8 +158,10 @@ def main() -> int:
         "--fabricated", type=Path, help="a base model that an earlier call left in its --work"
     )
     parser.add_argument("--only", default="", help="names of groups, separated by commas")
+    parser.add_argument("--within", type=float, default=WITHIN, help="seconds (%(default)s)")
     given = parser.parse_args()
     began = time.monotonic()
+    report = Report(given.out)
     work = given.work.absolute()
     shutil.rmtree(work, ignore_errors=True)
     bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
@@ -141,35 +169,16 @@ def main() -> int:
     if given.older:
         bench = replace(bench, older_home=given.older.absolute())
     wanted = [group for group in GROUPS if not given.only or group.__name__ in given.only.split(",")]
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "rows.md").unlink(missing_ok=True)
-
-    def run_and_write(group: Callable[[Bench], list[Result]]) -> list[Result]:
-        found = run_group(group, bench)
-        # Should the machine be taken away before the end.
-        with (given.out / "rows.md").open("a", encoding="utf-8") as rows:
-            rows.write("\n".join(table(found).splitlines()[2:]) + "\n")
-        return found
-
-    # Each trainer would take as many threads as there are cores.
-    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // SIDE_BY_SIDE))
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        results = [result for found in pool.map(run_and_write, wanted) for result in found]
-    if set(checks.COMPARED) <= set(wanted):
-        results += checks.alike(bench)
-    told = {
-        "machine": machine(),
-        "seconds": round(time.monotonic() - began),
-        "results": [vars(r) for r in results],
-    }
-    (given.out / "results.json").write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
-    with (given.out / "logs.txt").open("w", encoding="utf-8") as logs:
-        for log in sorted(work.glob("*.log")):
-            logs.write(f"\n===== {log.stem}\n{log.read_text(encoding='utf-8')}")
-    print(json.dumps(told["machine"]))
-    print(table(results))
-    print(f"{sum(result.passed for result in results)} of {len(results)} hold; {told['seconds']} s in all")
-    return 0 if all(result.passed for result in results) else 1
+    all_ended = run_groups(wanted, bench, report, began + given.within)
+    if all_ended and set(checks.COMPARED) <= set(wanted):
+        for result in checks.alike(bench):
+            report.add(result)
+    held = report.close(machine(), time.monotonic() - began)
+    if not all_ended:
+        # What was not over would go on with its next runs.
+        kill_all()
+        os._exit(1)
+    return 0 if held else 1
 
 
 if __name__ == "__main__":
