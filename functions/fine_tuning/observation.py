@@ -98,7 +98,7 @@ def observe(
     job: Mapping[str, Any] | None,
     metrics: Mapping[str, float] | None,
     now: datetime,
-    prices: Prices,
+    prices: Prices | None,
 ) -> Observation:
     """The observation.
 
@@ -108,6 +108,7 @@ def observe(
         job: DescribeTrainingJob, None before there is a job.
         metrics: metric name → latest value, of the GPUs' use the mean, as far as there are any; None where they could
             not be read.
+        prices: None where they could not be read: the cost is unknown then.
     """
     status: str = execution["PipelineExecutionStatus"]
     job = job or {}
@@ -118,7 +119,7 @@ def observe(
     values = {
         name: _finite((metrics or {}).get(metric, finals.get(metric))) for name, metric in METRICS.items()
     }
-    price = prices.on_demand(instance_type) if instance_type else None
+    price = prices.on_demand(instance_type) if prices and instance_type else None
     return Observation(
         status=status,
         terminal=status not in _UNDER_WAY,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,12 +15,9 @@ _T = TypeVar("_T")
 
 
 def _prices(text: str) -> dict[str, float]:
-    """Raises ValueError, as number types do, for what is no such object."""
-    given = json.loads(text)
-    if not isinstance(given, dict):
-        raise ValueError("no object")
-    prices = {str(name): float(price) for name, price in given.items()}
-    if not all(0 < price < math.inf for price in prices.values()):
+    """Of `ml.g5.8xlarge=3.06,ml.g5.8xlarge/spot=1.2`. Raises ValueError, as number types do, for anything else."""
+    prices = {name: float(price) for name, price in (each.split("=") for each in text.split(","))}
+    if not all(name and 0 < price < math.inf for name, price in prices.items()):
         raise ValueError("a price is not above 0")
     return prices
 
@@ -97,9 +93,18 @@ class Settings:
 
     @property
     def prices(self) -> Prices:
-        """The stack's own prices over those of prices.json: JSON, instance type → US dollars an hour."""
+        """The stack's own prices over those of prices.json, in US dollars an hour.
+
+        Raises ConfigurationError, which may end a run that is planned, but none whose job is paid for.
+        """
         text = self.environment.get("PRICES_USD_PER_HOUR", "")
-        return Prices(self._read("PRICES_USD_PER_HOUR", _prices) if text else {})
+        try:
+            return Prices(_prices(text) if text else {})
+        except ValueError as cause:
+            raise ConfigurationError(
+                f"The stack's prices are '{text}', which is not a price above 0 for each instance type.",
+                "Deploy with PricesUsdPerHour in the form ml.g5.8xlarge=3.06,ml.g5.8xlarge/spot=1.2.",
+            ) from cause
 
     @property
     def stall_seconds(self) -> int:

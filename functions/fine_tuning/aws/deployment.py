@@ -60,7 +60,7 @@ class Deployment:
 
     @cached_property
     def training(self) -> Training:
-        return Training(self.clock, self.settings.prices)
+        return Training(self.clock, lambda: self.settings.prices)
 
     @cached_property
     def images(self) -> Images:

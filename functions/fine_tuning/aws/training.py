@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fine_tuning.aws.sdk import client
 from fine_tuning.aws.translation import code_of, translated
-from fine_tuning.errors import FineTuningError
+from fine_tuning.errors import ConfigurationError, FineTuningError
 from fine_tuning.instances import Prices
 from fine_tuning.observability import logger
 from fine_tuning.observation import (
@@ -38,9 +38,12 @@ _NO_JOB = frozenset({"ResourceNotFound", "ResourceNotFoundException", "Validatio
 
 
 class Training:
-    """`clock` gives the time that an observation is made at; `prices` what it has cost so far."""
+    """`clock` gives the time that an observation is made at; `prices` what it has cost so far.
 
-    def __init__(self, clock: Callable[[], datetime], prices: Prices) -> None:
+    Prices are asked for where money is told and nowhere else: a job is looked at and stopped without them.
+    """
+
+    def __init__(self, clock: Callable[[], datetime], prices: Callable[[], Prices]) -> None:
         self._clock = clock
         self._prices = prices
 
@@ -59,7 +62,15 @@ class Training:
         name = training_job_name(steps)
         job = self._job(name) if name else None
         metrics = self._metrics(name, job) if name and job else {}
-        return observe(dict(execution), steps, job, metrics, self._clock(), self._prices)
+        return observe(dict(execution), steps, job, metrics, self._clock(), self._known_prices())
+
+    def _known_prices(self) -> Prices | None:
+        """None where the stack's are wrong."""
+        try:
+            return self._prices()
+        except ConfigurationError as problem:
+            logger.warning("The training is shown without its cost: %s", problem)
+            return None
 
     def find(self, pipeline_name: str, display_name: str) -> str | None:
         """The ARN of the pipeline's newest execution with that display name, among its newest 500."""

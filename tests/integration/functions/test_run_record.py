@@ -100,7 +100,9 @@ class Runs(RuleBasedStateMachine):
         job = {"TrainingJobName": "j", "ResourceConfig": {"InstanceType": "ml.g6.2xlarge"}}
         job |= {"FailureReason": REASONS.get(kind, ""), "BillableTimeInSeconds": 60}
         job |= {"SecondaryStatus": "Training" if kind == "Executing" else "Failed"}
-        seen = observe({"PipelineExecutionStatus": status}, [], job, {}, training._clock(), training._prices)
+        seen = observe(
+            {"PipelineExecutionStatus": status}, [], job, {}, training._clock(), training._prices()
+        )
         return replace(seen, training_job="j")
 
     def stop(self, arn: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import notify
 import observe_training
 import pytest
+import reconcile_runs
 import stop_training
 import watch_training
 from botocore.exceptions import ReadTimeoutError
@@ -159,6 +160,35 @@ def test_given_cloudwatch_is_out_of_reach_then_the_training_is_watched_all_the_s
     monkeypatch.setattr(sdk.client("cloudwatch"), "get_metric_data", unreachable)
     looks(sagemaker, "Executing")
     assert watch(stack, planned(stack))["status"] == "Executing"
+
+
+def test_given_prices_that_are_none_then_a_training_is_watched_to_its_end_without_its_cost(
+    stack: Stack, sagemaker: Stubber, answered: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRICES_USD_PER_HOUR", "{")
+    run = planned(stack)
+    looks(sagemaker, "Executing")
+    assert watch(stack, run)["cost_usd"] is None
+
+    looks(sagemaker, "Succeeded", BillableTimeInSeconds=600, TrainingJobStatus="Completed")
+    observe_training.handler(event("sagemaker-pipeline-execution"), stack.context)
+
+    assert [(answer["status"], answer["seconds"], answer["cost_usd"]) for answer in answered] == [
+        ("Succeeded", 600, None)
+    ]
+
+
+def test_given_prices_that_are_none_then_a_job_whose_run_is_over_is_stopped_all_the_same(
+    stack: Stack, sagemaker: Stubber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRICES_USD_PER_HOUR", "{")
+    run = planned(stack)
+    payload = {"run": run, "pipeline_execution_arn": EXECUTION}
+    expects_stop(sagemaker)
+    assert stop_training.handler(payload, stack.context)["stopped"] is True
+    sagemaker.assert_no_pending_responses()
+    sagemaker.add_response("list_pipeline_executions", {"PipelineExecutionSummaries": []})
+    assert reconcile_runs.handler({}, stack.context)["ended"] == []
 
 
 def test_one_endpoint_that_does_not_answer_leaves_time_within_a_functions_minute(stack: Stack) -> None:

@@ -277,15 +277,23 @@ def test_every_instance_of_the_table_is_of_a_known_gpu() -> None:
     assert {one.name for one in instances.known()} >= {"ml.g5.8xlarge", "ml.g6.2xlarge", "ml.p4d.24xlarge"}
 
 
-@pytest.mark.parametrize("text", ["[", "[1]", '{"a": "x"}', '{"a": 0}', '{"a": 1e999}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", '{"ml.a.b":3}', "ml.a.b", "ml.a.b=x", "ml.a.b=0", "ml.a.b=1e999", "ml.a.b=1,", "=1", "ml.a.b=1=2"],
+)
 def test_prices_that_are_none_are_the_deployments_mistake(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="PRICES_USD_PER_HOUR"):
+    with pytest.raises(ConfigurationError, match="PricesUsdPerHour"):
         _ = Settings({"PRICES_USD_PER_HOUR": text}).prices
 
 
 def test_a_stack_without_prices_takes_the_tables() -> None:
     assert Settings({"PRICES_USD_PER_HOUR": ""}).prices == Prices()
-    assert Settings({"PRICES_USD_PER_HOUR": '{"ml.a.b": 2}'}).prices.on_demand("ml.a.b") == 2.0
+
+
+def test_a_stacks_prices_are_those_of_the_types_that_it_names() -> None:
+    own = Settings({"PRICES_USD_PER_HOUR": "ml.a.b=2,ml.a.b/spot=0.5"}).prices
+    assert (own.on_demand("ml.a.b"), own.spot("ml.a.b")) == (2.0, 0.5)
+    assert own.on_demand("ml.g5.8xlarge") == Prices().on_demand("ml.g5.8xlarge")
 
 
 def completed(actual: float, instance: str = "ml.g5.8xlarge", **other: Any) -> dict[str, Any]:
