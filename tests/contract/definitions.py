@@ -68,7 +68,7 @@ def listed(value: Json) -> list[Json]:
 @cache
 def state_machine() -> dict[str, Json]:
     """The definition with every substitution replaced by a plausible value."""
-    text = STATE_MACHINE.read_text()
+    text = STATE_MACHINE.read_text().replace("${Partition}", "aws")
     for number in ("MapConcurrency", "WatchIntervalSeconds", "InstanceWaitSeconds"):
         text = text.replace(f"${{{number}}}", "600")
     text = re.sub(r"\$\{(\w+)\}", r"arn:aws:lambda:us-east-1:000000000000:function:\1", text)
