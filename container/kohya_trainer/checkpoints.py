@@ -66,7 +66,7 @@ class CheckpointStore:
     def keep(
         self, state: Path, step: int, total: int, batches_per_epoch: int, results: Mapping[str, str]
     ) -> Checkpoint:
-        """Moves a finished state folder into the slot that does not hold the newest state.
+        """Moves a finished state folder, file by file, into the slot that does not hold the newest state.
 
         Which one that is was found out at the start: to read it again would take seconds that a signal may not leave.
         """
@@ -77,13 +77,8 @@ class CheckpointStore:
         shutil.rmtree(slot, ignore_errors=True)
         slot.mkdir(parents=True)
         kept = slot / "state"
-        shutil.move(state, kept)
+        files = _move(state, kept)
         checkpoint = Checkpoint(kept, step, total, batches_per_epoch, self._fingerprint, dict(results))
-        files = {
-            path.relative_to(kept).as_posix(): sha256_of(path)
-            for path in sorted(kept.rglob("*"))
-            if path.is_file()
-        }
         _write_marker(slot, {**asdict(checkpoint), "state": kept.name, "files": files})
         self._newest = slot
         return checkpoint
@@ -93,6 +88,20 @@ class CheckpointStore:
         assert self._newest is not None  # one was kept
         content = json.loads((self._newest / MARKER).read_bytes())
         _write_marker(self._newest, {**content, "results": {**content["results"], **results}})
+
+
+def _move(state: Path, kept: Path) -> dict[str, str]:
+    """Path below the state → sha256. On SageMaker `kept` is a mount of its own and each file is copied: one by one, so
+    that no third state has to fit the disk.
+    """
+    digests = {}
+    for path in sorted(path for path in state.rglob("*") if path.is_file()):
+        name = path.relative_to(state)
+        (kept / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, kept / name)
+        digests[name.as_posix()] = sha256_of(kept / name)
+    shutil.rmtree(state)
+    return digests
 
 
 def _write_marker(slot: Path, content: Mapping[str, Any]) -> None:

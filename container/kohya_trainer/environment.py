@@ -15,6 +15,11 @@ from typing import Any
 from kohya_trainer.errors import InvalidConfigurationError
 from kohya_trainer.nvidia_smi import visible_gpus
 
+# SageMaker mounts the training volume, or the NVMe disk that the instance has in its place, at its own folders below
+# its root and at /tmp, a scratch space; all else lies on the small disk of the system. Source: docs of SageMaker's
+# storage paths.
+SAGEMAKERS_ROOT = Path("/opt/ml")
+SAGEMAKERS_SCRATCH = Path("/tmp/training")
 DEFAULT_KOHYA_VERSION = "v25.2.2"
 # The CPU stand-in names itself with this file, so that a machine with GPUs rehearses without accelerate.
 REHEARSAL_MARKER = "REHEARSAL.md"
@@ -26,7 +31,7 @@ STALL_SECONDS = 900.0
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders below the training root; `work` is this package's own and never uploaded."""
+    """The folders of a job; `work` is this package's own and never uploaded."""
 
     root: Path
 
@@ -56,7 +61,12 @@ class Folders:
 
     @property
     def work(self) -> Path:
-        return self.root / "work"
+        return SAGEMAKERS_SCRATCH if self.root == SAGEMAKERS_ROOT else self.root / "work"
+
+
+def read_folders(variables: Mapping[str, str]) -> Folders:
+    """Those below TRAINING_ROOT, or SageMaker's."""
+    return Folders(Path(variables.get("TRAINING_ROOT") or SAGEMAKERS_ROOT).absolute())
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,7 @@ class Environment:
 
 def read_environment(variables: Mapping[str, str]) -> Environment:
     """Raises InvalidConfigurationError when KOHYA_HOME is missing or one of SageMaker's files is not JSON."""
-    folders = Folders(Path(variables.get("TRAINING_ROOT") or "/opt/ml").absolute())
+    folders = read_folders(variables)
     home = variables.get("KOHYA_HOME")
     if not home:
         raise InvalidConfigurationError(

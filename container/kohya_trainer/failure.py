@@ -46,8 +46,9 @@ CLASSES = (
         # Torch names the reason of a write that failed nowhere.
         r"No space left on device|Disk quota exceeded"
         r"|PytorchStreamWriter failed writing|inline_container\S* \. unexpected pos \d+ vs \d+",
-        "The training volume is full.",
-        "Raise TrainingVolumeSizeInGB or save fewer states and models.",
+        # full_disk.py says which one.
+        "A disk is full.",
+        "Save fewer states and models.",
     ),
     FailureClass(
         "corrupt-image",

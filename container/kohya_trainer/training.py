@@ -7,17 +7,17 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from pathlib import Path
 from types import FrameType
 
 from kohya_trainer import orders
 from kohya_trainer.command import launch_arguments, network_variables
 from kohya_trainer.delivery import deliver
-from kohya_trainer.environment import Environment, Folders, read_environment
+from kohya_trainer.environment import Environment, read_environment, read_folders
 from kohya_trainer.errors import InterruptedTrainingError, TrainingError, UnprovedModelError
 from kohya_trainer.execution import executed
 from kohya_trainer.failure import DISK_FULL, STALLED, classify, interrupted, own_failure
 from kohya_trainer.failure_file import write_failure
+from kohya_trainer.full_disk import full_disk
 from kohya_trainer.job import read_job
 from kohya_trainer.launch import Ended, run_trainer
 from kohya_trainer.log import Log
@@ -35,7 +35,7 @@ def main(variables: Mapping[str, str]) -> int:
     """The exit code: 0 only with a proved model, else output/failure says why."""
     log = Log()
     _raise_on_signals()
-    folders = Folders(Path(variables.get("TRAINING_ROOT") or "/opt/ml").absolute())
+    folders = read_folders(variables)
     try:
         try:
             train(read_environment(variables), variables, log)
@@ -50,10 +50,11 @@ def main(variables: Mapping[str, str]) -> int:
         # The failure file has room for these beside what was said before.
         log.lines.extend(traceback.format_exc().splitlines()[-TRACEBACK_LINES:])
         failure = own_failure(error)
-    log.say(f"failure class={failure.kind}\n{failure.cause}\nRemedy: {failure.remedy}")
     if failure.kind == DISK_FULL:
-        # The failure file lies on the same volume; nothing that a restart needs is in `work`.
+        failure = full_disk(folders)
+        # The failure file may lie on the same disk; nothing that a restart needs is in `work`.
         shutil.rmtree(folders.work, ignore_errors=True)
+    log.say(f"failure class={failure.kind}\n{failure.cause}\nRemedy: {failure.remedy}")
     write_failure(folders.failure, failure, log.lines)
     return 1
 

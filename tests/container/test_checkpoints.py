@@ -1,6 +1,9 @@
 """States in two slots: only whole ones of the same run count."""
 
+import errno
 import itertools
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,52 @@ def test_the_two_newest_states_are_kept_newest_first(store: CheckpointStore, tmp
     assert [checkpoint.step for checkpoint in store.complete()] == [30, 20]
     assert (store.complete()[0].state / "model.safetensors").read_text(encoding="utf-8") == "30"
     assert list((tmp_path / "output").iterdir()) == []
+
+
+def _between_disks(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object]) -> None:
+    """From here on nothing can be renamed out of its folder; `before` each copy that takes its place."""
+
+    def rename(source: Path, target: Path) -> None:
+        before()
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), source)
+
+    monkeypatch.setattr(os, "rename", rename)
+
+
+def test_between_two_disks_a_state_is_copied_file_by_file_and_marked_last(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, slot = state(tmp_path / "output", "40"), store.complete()[1].state.parent
+    seen: list[tuple[bool, list[str]]] = []
+
+    def look() -> None:
+        seen.append(((slot / MARKER).exists(), sorted(path.name for path in made.iterdir())))
+
+    _between_disks(monkeypatch, look)
+    store.keep(made, 40, 120, 40, {})
+
+    # What is copied is gone: a third state need not fit the disk.
+    assert seen == [(False, ["model.safetensors", "optimizer.bin"]), (False, ["optimizer.bin"])]
+    assert [checkpoint.step for checkpoint in store.complete()] == [40, 30]
+    assert not made.exists()
+
+
+def test_a_copy_that_is_cut_short_leaves_the_state_before_it(
+    store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = state(tmp_path / "output", "40")
+
+    def end_amid_the_second() -> None:
+        if not (made / "model.safetensors").exists():
+            raise KeyboardInterrupt
+
+    _between_disks(monkeypatch, end_amid_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        store.keep(made, 40, 120, 40, {})
+
+    assert [
+        checkpoint.step for checkpoint in CheckpointStore(tmp_path / "checkpoints", "run").complete()
+    ] == [30]
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ FAILING = {
         "import os; os.kill(os.getpid(), 9)",
         "The trainer was killed, most likely because",
     ),
-    "disk-full": ("open('/dev/full', 'w').write('x' * 10000)", "The training volume is full."),
+    "disk-full": ("open('/dev/full', 'w').write('x' * 10000)", "A disk is full: "),
     "corrupt-image": (
         CUT_IMAGE,
         "An image cannot be read (",
@@ -70,7 +70,7 @@ def test_on_a_full_disk_what_nobody_needs_makes_room_for_the_reason(
 ) -> None:
     run = root.run(fake_kohya(FAILING["disk-full"][0]))
 
-    assert run.failure.startswith("The training volume is full.")
+    assert run.failure.startswith("A disk is full: ")
     assert not (root.path / "work").exists()
 
 

@@ -74,9 +74,7 @@ def _filled(bench: Bench, name: str, what: str, room: Callable[[Path], int]) -> 
             os.kill(trainer_of(entry_point), signal.SIGCONT)
 
         run = root.run(r"^checkpoint step=10", fill)
-        yield failed(
-            f"a full disk is told as such ({what})", run, "disk-full", "The training volume is full."
-        )
+        yield failed(f"a full disk is told as such ({what})", run, "disk-full", "A disk is full: ")
         filler.unlink(missing_ok=True)
         yield resumed(root, 10, f"once there is room again ({what})")
 
