@@ -31,6 +31,7 @@ class Report:
     def __init__(self, folder: Path, name: str = "results.json") -> None:
         self._folder, self._name = folder, name
         self._lock = threading.Lock()
+        self._closed = False
         self.results: list[Result] = []
         folder.mkdir(parents=True, exist_ok=True)
         for file in ("rows.md", "logs.txt", name):
@@ -39,6 +40,8 @@ class Report:
     def add(self, result: Result) -> None:
         """Printed and written at once."""
         with self._lock:
+            if self._closed:
+                return
             self.results.append(result)
             print(result.row(), flush=True)
             self._append("rows.md", f"{result.row()}\n")
@@ -51,8 +54,9 @@ class Report:
             )
 
     def close(self, machine: Mapping[str, str], seconds: float) -> bool:
-        """Prints the table; whether every check holds."""
+        """Prints the table, to which nothing is added any more; whether every check holds."""
         with self._lock:
+            self._closed = True
             told: dict[str, Any] = {"machine": dict(machine), "seconds": round(seconds)}
             told["results"] = [vars(result) for result in self.results]
             text = json.dumps(told, indent=1, ensure_ascii=False)

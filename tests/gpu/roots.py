@@ -200,10 +200,12 @@ class Root:
 
 
 _running: set["subprocess.Popen[str]"] = set()
+_starting = threading.Lock()
 
 
 def kill_all() -> None:
-    """Every run that goes on, and with each what it has started."""
+    """Every run that goes on, and with each what it has started. None is started any more."""
+    _starting.acquire()
     for process in list(_running):
         process.kill()
 
@@ -218,23 +220,24 @@ def followed(
 ) -> Run:
     """A process with the second at which each of its lines came; `then` happens once a line matches `at`."""
     began = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-    )
+    with _starting:
+        process = subprocess.Popen(
+            command,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+        )
+        _running.add(process)
     assert process.stdout is not None  # PIPE was asked for
-    _running.add(process)
     lines: list[str] = []
     times: list[float] = []
     # By a clock of its own: what hangs writes nothing.
     patience = threading.Timer(limit, process.kill)
     patience.start()
     try:
-        with log_file.open("a", encoding="utf-8") as log:
+        with log_file.open("a", encoding="utf-8", buffering=1) as log:
             for line in process.stdout:
                 lines.append(line.rstrip("\n"))
                 times.append(time.monotonic() - began)
