@@ -59,10 +59,6 @@ class CheckpointStore:
         self._looked, self._newest = True, mine[0].state.parent if mine else None
         return mine, len(mine) < len(found)
 
-    def complete(self) -> list[Checkpoint]:
-        """Whole states of this very run, newest first."""
-        return self.found()[0]
-
     def keep(
         self, state: Path, step: int, total: int, batches_per_epoch: int, results: Mapping[str, str]
     ) -> Checkpoint:

@@ -1,9 +1,7 @@
 """One training job, from SageMaker's folders to a proved model or an explained failure."""
 
-import os
 import shutil
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -164,7 +162,3 @@ def _raise_on_signals() -> None:
 def _ignore_signals() -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-if __name__ == "__main__":
-    sys.exit(main(os.environ))

@@ -69,14 +69,7 @@ def prepare(settings: Settings) -> None:
     for folder in (settings.home, settings.temporary, settings.mailbox):
         folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(environment(settings))
-    for name in (
-        "PYTHONPATH",
-        "PYTHONDONTWRITEBYTECODE",
-        "AWS_PROFILE",
-        "AWS_SESSION_TOKEN",
-        "AWS_ENDPOINT_URL",
-        "AWS_CONFIG_FILE",
-    ):
+    for name in THE_DEVELOPERS_OWN:
         os.environ.pop(name, None)
     tempfile.tempdir = None  # whoever asked for a temporary folder before now was told another one
     logging.basicConfig(

@@ -17,7 +17,7 @@ from local.embedded_aws.role_clients import RoleClients, may_assume
 from local.embedded_aws.settings import settings
 from local.embedded_aws.training_job import ENDED, TrainingJob
 from local.embedded_aws.training_request import check_training_request
-from local.embedded_aws.training_run import TrainingRun, lacking_capacity, remove_roots
+from local.embedded_aws.training_run import TrainingRun, remove_roots
 
 Request = Mapping[str, Any]
 Answer = dict[str, Any]
@@ -139,12 +139,6 @@ def interrupt_training_job(request: Request) -> Answer:
     return {}
 
 
-def lack_capacity(request: Request) -> Answer:
-    """Not of AWS: let the next `Times` jobs on `InstanceType` find no capacity."""
-    lacking_capacity[request["InstanceType"]] = int(request.get("Times", 1))
-    return {}
-
-
 def paged(items: list[Any], request: Request) -> tuple[list[Any], dict[str, str]]:
     """One page of `items` by NextToken and MaxResults, and the members that lead to the next."""
     first, size = int(request.get("NextToken") or 0), int(request.get("MaxResults") or 100)
@@ -158,5 +152,4 @@ OPERATIONS = {
     "ListTrainingJobs": list_training_jobs,
     "StopTrainingJob": stop_training_job,
     "EmbeddedInterruptTrainingJob": interrupt_training_job,
-    "EmbeddedLackCapacity": lack_capacity,
 }

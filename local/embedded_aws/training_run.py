@@ -29,9 +29,6 @@ SYNCHRONISE_SECONDS = 1.0
 TERM_SECONDS = 120.0
 """Between SIGTERM and SIGKILL, as SageMaker gives a container that it stops."""
 
-lacking_capacity: dict[str, int] = {}
-"""Instance type → number of jobs that will find none of it. Set by tests and rehearsals through the API."""
-
 
 class TrainingRun:
     """One job on its thread."""
@@ -58,7 +55,6 @@ class TrainingRun:
         job = self._job
         try:
             job.move("InProgress", "Starting", "Preparing the instances for training")
-            self._take_instance()
             if self._is_ended_by_a_fault():
                 return
             self._log.open()
@@ -88,15 +84,6 @@ class TrainingRun:
         """On AWS only the description tells; here the log does as well, for whoever looks for the cause there."""
         self._log.add(reason)
         self._job.fail(reason, **self._times())
-
-    def _take_instance(self) -> None:
-        instance_type = self._job.request["ResourceConfig"]["InstanceType"]
-        if lacking_capacity.get(instance_type, 0) > 0:
-            lacking_capacity[instance_type] -= 1
-            raise FailedError(
-                "CapacityError: Unable to provision requested ML compute capacity. "
-                "Please retry using a different ML instance type."
-            )
 
     def _is_ended_by_a_fault(self) -> bool:
         """Whether a test has set how this job ends, without a training; or how long it waits for its instance."""

@@ -30,8 +30,8 @@ def store(tmp_path: Path) -> CheckpointStore:
 
 
 def test_the_two_newest_states_are_kept_newest_first(store: CheckpointStore, tmp_path: Path) -> None:
-    assert [checkpoint.step for checkpoint in store.complete()] == [30, 20]
-    assert (store.complete()[0].state / "model.safetensors").read_text(encoding="utf-8") == "30"
+    assert [checkpoint.step for checkpoint in store.found()[0]] == [30, 20]
+    assert (store.found()[0][0].state / "model.safetensors").read_text(encoding="utf-8") == "30"
     assert list((tmp_path / "output").iterdir()) == []
 
 
@@ -93,31 +93,31 @@ def test_a_copy_that_is_cut_short_leaves_the_state_before_it(
 )
 def test_a_half_written_state_does_not_exist(store: CheckpointStore, spoil: object) -> None:
     assert callable(spoil)
-    spoil(store.complete()[0].state.parent)
+    spoil(store.found()[0][0].state.parent)
 
-    assert [checkpoint.step for checkpoint in store.complete()] == [20]
+    assert [checkpoint.step for checkpoint in store.found()[0]] == [20]
 
 
 def test_a_state_lists_what_belongs_to_it_and_what_was_copied_after_it(store: CheckpointStore) -> None:
     store.add_results({"sample/cats_000008_00.png": "def"})
 
-    newest, older = store.complete()
+    newest, older = store.found()[0]
     assert older.results == {"cats-step00000008.safetensors": "abc"}
     assert newest.results == {**older.results, "sample/cats_000008_00.png": "def"}
     assert (newest.step, newest.total, newest.batches_per_epoch) == (30, 120, 40)
 
 
 def test_a_spoilt_slot_is_the_one_that_is_written_next(store: CheckpointStore, tmp_path: Path) -> None:
-    (store.complete()[0].state.parent / MARKER).unlink()
+    (store.found()[0][0].state.parent / MARKER).unlink()
 
     restarted = CheckpointStore(tmp_path / "checkpoints", "run")
     restarted.keep(state(tmp_path / "output", "40"), 40, 120, 40, {})
 
-    assert [checkpoint.step for checkpoint in restarted.complete()] == [40, 20]
+    assert [checkpoint.step for checkpoint in restarted.found()[0]] == [40, 20]
 
 
 def test_a_state_of_another_run_is_not_offered(store: CheckpointStore, tmp_path: Path) -> None:
-    assert CheckpointStore(tmp_path / "checkpoints", "another").complete() == []
+    assert CheckpointStore(tmp_path / "checkpoints", "another").found()[0] == []
 
 
 def test_the_fingerprint_tells_options_datasets_and_processes_apart() -> None:

@@ -125,7 +125,7 @@ def test_a_broken_loss_leaves_the_last_finite_state_and_says_which(tmp_path: Pat
     assert watched.error is not None
     assert "at step 11" in watched.error.cause
     assert watched.error.cause.endswith("The state after step 10 is kept.")
-    (kept,) = CheckpointStore(tmp_path / "checkpoints", "fingerprint").complete()
+    (kept,) = CheckpointStore(tmp_path / "checkpoints", "fingerprint").found()[0]
     assert (kept.step, (kept.state / "optimizer.bin").read_text()) == (10, "finite")
 
 
@@ -161,7 +161,7 @@ def _has_saved(watched: TrainingWatch) -> bool:
 
 
 def _results(tmp_path: Path) -> dict[str, str]:
-    return CheckpointStore(tmp_path / "checkpoints", "fingerprint").complete()[0].results
+    return CheckpointStore(tmp_path / "checkpoints", "fingerprint").found()[0][0].results
 
 
 def test_a_state_that_was_asked_for_waits_for_no_copy_and_lists_it_afterwards(

@@ -176,6 +176,7 @@ def test_a_job_ends_without_a_training(
         job = training.run(training.request(training.name, image))
     assert (job["TrainingJobStatus"], job.get("FailureReason")) == (status, reason)
     assert job["ModelArtifacts"] == {}
+    assert "BillableTimeInSeconds" not in job
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(600, "Stopped"), (1, "Completed")])

@@ -10,7 +10,8 @@ import pytest
 from botocore.exceptions import ClientError, ParamValidationError
 
 from tests.embedded_aws.running import ACCOUNT, REGION, RunningEmbeddedAws, allow, wait_for
-from tests.embedded_aws.test_sagemaker_training_jobs import PYTHON_TRAIN, SLEEPING_TRAIN, embedded
+from tests.embedded_aws.setting_faults import Fault, faults
+from tests.embedded_aws.test_sagemaker_training_jobs import PYTHON_TRAIN, SLEEPING_TRAIN
 from tests.embedded_aws.training import Training
 
 JOBS = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:training-job/pipelines-*"
@@ -271,14 +272,14 @@ def test_a_retry_policy_repeats_what_it_names(
         "MaxAttempts": attempts,
     }
     pipeline = Pipeline(training, training.image(PYTHON_TRAIN, tmp_path), RetryPolicies=[retry])
-    train = pipeline.definition["Steps"][1]["Arguments"]["IfSteps"][0]  # type: ignore[index]
-    train["Arguments"]["ResourceConfig"]["InstanceType"] = "ml.p5.48xlarge"
     pipeline.create()
-    embedded(training, "EmbeddedLackCapacity", InstanceType="ml.p5.48xlarge", Times=1)
+    lack = {"fail": "CapacityError: Unable to provision requested ML compute capacity."}
 
-    execution = pipeline.start()
+    with faults(aws.endpoint, Fault("job", (training.bucket,), lack)):
+        execution = pipeline.start()
+        ended = pipeline.ended(execution)
 
-    assert pipeline.ended(execution)["PipelineExecutionStatus"] == status
+    assert ended["PipelineExecutionStatus"] == status
     if status == "Failed":
         assert "CapacityError" in pipeline.steps(execution)["Train"]["FailureReason"]
 

@@ -359,18 +359,6 @@ def test_an_interrupted_spot_job_begins_again_with_its_checkpoints(
     assert "resumed at 7" in (training.aws.home / f"logs/training/{training.name}.log").read_text()
 
 
-def test_lack_of_capacity_fails_the_job_with_sagemakers_words(training: Training, tmp_path: Path) -> None:
-    resources = {"InstanceType": "ml.p4d.24xlarge", "InstanceCount": 1, "VolumeSizeInGB": 50}
-    embedded(training, "EmbeddedLackCapacity", InstanceType="ml.p4d.24xlarge", Times=1)
-
-    job = training.run(
-        training.request(training.name, training.image(PYTHON_TRAIN, tmp_path), ResourceConfig=resources)
-    )
-
-    assert job["FailureReason"].startswith("CapacityError: Unable to provision requested ML compute capacity")
-    assert "BillableTimeInSeconds" not in job
-
-
 def test_jobs_are_listed_newest_first(training: Training, tmp_path: Path) -> None:
     image = training.image(PYTHON_TRAIN, tmp_path)
     for number in (1, 2):
