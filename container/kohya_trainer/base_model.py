@@ -2,7 +2,6 @@
 revision.
 """
 
-import json
 import subprocess
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from kohya_trainer.environment import Environment
 from kohya_trainer.errors import BaseModelError, CorruptBaseModelError
 from kohya_trainer.failure import classify
 from kohya_trainer.inputs import BaseModel
+from kohya_trainer.safetensors_header import read_header
 from kohya_trainer.staging import sha256_of
 
 # Run in a process of its own, because this package imports nothing but the standard library, numpy and
@@ -98,13 +98,12 @@ def _require_safetensors(path: Path, remedy: str) -> None:
     if not path.is_file():
         return
     size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = file.read(length) if 0 < length <= size - 8 else b""
     try:
-        entries = [entry for name, entry in json.loads(header).items() if name != "__metadata__"]
-        end = 8 + length + max((int(entry["data_offsets"][1]) for entry in entries), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        with path.open("rb") as file:
+            header, data = read_header(file)
+        entries = [entry for name, entry in header.items() if name != "__metadata__"]
+        end = data + max((int(entry["data_offsets"][1]) for entry in entries), default=0)
+    except (ValueError, KeyError, TypeError, IndexError):
         raise CorruptBaseModelError(f"{path.name} is damaged: it has no header of a .safetensors.") from None
     if end != size:
         raise CorruptBaseModelError(

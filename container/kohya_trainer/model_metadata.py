@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kohya_trainer.safetensors_header import read_header
+
 PROVENANCE = "fine_tuning.provenance"
 # Where Kohya writes captions' tags and the names of folders.
 NAMES_AND_TAGS = frozenset(
@@ -44,7 +46,7 @@ def delivered_metadata(
 def read_metadata(model: Path) -> dict[str, str]:
     """The texts in a safetensors file's header."""
     with model.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header, _ = read_header(file)
     return dict(header.get("__metadata__") or {})
 
 
@@ -52,7 +54,7 @@ def tensors_sha256(model: Path) -> str:
     """Of everything behind the header, as ModelSpec's hash_sha256 has it."""
     digest = hashlib.sha256()
     with model.open("rb") as file:
-        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        read_header(file)
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
@@ -61,7 +63,7 @@ def tensors_sha256(model: Path) -> str:
 def write_with_metadata(model: Path, target: Path, metadata: Mapping[str, str]) -> None:
     """Copies a safetensors file with other metadata; the tensors stay as they are."""
     with model.open("rb") as source:
-        header = json.loads(source.read(int.from_bytes(source.read(8), "little")))
+        header, _ = read_header(source)
         header["__metadata__"] = dict(metadata)
         text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)  # the format aligns the tensors so

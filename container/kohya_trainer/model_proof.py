@@ -2,7 +2,6 @@
 its numbers are sane.
 """
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from kohya_trainer.errors import UnprovedModelError
 from kohya_trainer.lora_modules import NETWORKS, odd_and_missing
+from kohya_trainer.safetensors_header import read_header
 
 # LoRA's up-weights start at zero; one AdamW step at a learning rate of 1e-6 already moves a matrix by
 # more than this.
@@ -71,7 +71,7 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
         with safe_open(path, framework="numpy") as opened:
             metadata = dict(opened.metadata() or {})
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            header, _ = read_header(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise _unproved(f"The model {path.name} cannot be opened as safetensors ({error}).") from error
     header.pop("__metadata__", None)
@@ -81,7 +81,7 @@ def _open(path: Path) -> tuple[dict[str, str], dict[str, Any]]:
 def _tensors(path: Path, header: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[Any]]]:
     """One tensor at a time, as numpy arrays; bfloat16, which numpy does not know, becomes float32."""
     with path.open("rb") as file:
-        data = 8 + int.from_bytes(file.read(8), "little")
+        _, data = read_header(file)
         for name, entry in header.items():
             begin, end = entry["data_offsets"]
             file.seek(data + begin)

@@ -4,9 +4,9 @@ Two base models with the same VAE make the same latents, and a file that was exc
 """
 
 import hashlib
-import json
 from pathlib import Path
 
+from kohya_trainer.safetensors_header import read_header
 from kohya_trainer.staging import sha256_of
 
 # Of the VAE's tensors in a checkpoint (sd-scripts, library/model_util.py); a file of its own has them without.
@@ -29,13 +29,12 @@ def _of_tensors(path: Path) -> str:
     """Names, types, shapes and bytes, in the order of the names."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+        header, data = read_header(file)
         own = {name: entry for name, entry in header.items() if name.startswith(PREFIX)}
         tensors = own or {name: entry for name, entry in header.items() if name != "__metadata__"}
         for name, entry in sorted(tensors.items()):
             begin, end = entry["data_offsets"]
             digest.update(f"{name.removeprefix(PREFIX)} {entry['dtype']} {entry['shape']}\n".encode())
-            file.seek(8 + length + begin)
+            file.seek(data + begin)
             digest.update(file.read(end - begin))
     return digest.hexdigest()
