@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kohya_trainer.caption_options import FORBID_CACHED_CAPTIONS
 from kohya_trainer.environment import Machine
 from kohya_trainer.inputs import Inputs
 from kohya_trainer.latent_options import cacheable, kept
@@ -26,19 +27,8 @@ LEAST_FOR_SEVERAL_LATENTS = 30.0
 # in 30 ms.
 MOST_LOADERS = 8
 LOADERS_OF_CACHED = 2
-# Some are refused, the others silently not done: the trainer caches what is encoded of the caption as it was read.
-FORBID_CACHED_TEXT = (
-    "shuffle_caption",
-    "caption_dropout_rate",
-    "caption_dropout_every_n_epochs",
-    "caption_tag_dropout_rate",
-    "token_warmup_step",
-    "caption_prefix",
-    "caption_suffix",
-    "enable_wildcard",
-    "secondary_separator",
-    "weighted_captions",
-)
+# The trainer caches the weights in a caption as well, but no run here has tried it: it is left to who asks for it.
+NOT_CACHED_UNASKED = (*FORBID_CACHED_CAPTIONS, "weighted_captions")
 
 
 @dataclass(frozen=True)
@@ -181,7 +171,7 @@ def _caching(
         reason = f"a restart finds the latents of {images} images, and several GPUs share the work"
         choices.append(Choice("cache_latents_to_disk", True, reason))
     changing = not options.get("network_train_unet_only") or any(
-        options.get(name) for name in FORBID_CACHED_TEXT
+        options.get(name) for name in NOT_CACHED_UNASKED
     )
     if not changing and not options.get("cache_text_encoder_outputs"):
         reason = "captions and their encoders stay as they are"

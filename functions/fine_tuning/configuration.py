@@ -23,6 +23,7 @@ from fine_tuning import (
     trainer_rules,
 )
 from fine_tuning.base_model import NamedModel
+from fine_tuning.caption_options import FORBID_CACHED_CAPTIONS
 from fine_tuning.file_kinds import CAPTION_EXTENSIONS
 from fine_tuning.findings import Finding, error, note, warning
 from fine_tuning.manifest import Manifest
@@ -196,21 +197,14 @@ def _set_validation_split(
     return [warning("option-unknown", MANIFEST_NAME, message, "Remove `validation_split`.")]
 
 
-# What excludes a cache: train_util.py, is_text_encoder_output_cacheable and is_latent_cacheable.
-_EXCLUDED_BY_CACHED_CAPTIONS = (
-    *("shuffle_caption", "caption_dropout_rate", "caption_tag_dropout_rate", "token_warmup_step"),
-    # Silently not done: what is cached is the caption as it was read (strategy_sdxl.py, cache_batch_outputs), without
-    # what train_util.py's process_caption makes of it.
-    *("caption_dropout_every_n_epochs", "caption_prefix", "caption_suffix", "enable_wildcard"),
-    "secondary_separator",
-)
+# What the trainer refuses: train_util.py, is_latent_cacheable.
 _EXCLUDED_BY_CACHED_LATENTS = ("color_aug", "random_crop")
 
 
 def _give_way_to(layers: Sequence[Mapping[str, Any]], values: dict[str, Any]) -> list[Finding]:
     """Caches that the user's other options exclude: the preset's is switched off, the user's own is an error."""
     findings: list[Finding] = []
-    excluded_by_text = [name for name in _EXCLUDED_BY_CACHED_CAPTIONS if values.get(name)]
+    excluded_by_text = [name for name in FORBID_CACHED_CAPTIONS if values.get(name)]
     if not values.get("network_train_unet_only"):
         excluded_by_text.append("text-encoder training")
     excluded_by_latents = [name for name in _EXCLUDED_BY_CACHED_LATENTS if values.get(name)]

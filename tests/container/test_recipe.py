@@ -63,7 +63,7 @@ def test_the_measured_seconds_come_back(execution: str, again: float, name: str)
         assert got == pytest.approx(seconds, rel=0.02)
 
 
-@pytest.mark.parametrize("name", ["latent_options.py", "recipe.py", "speed.json"])
+@pytest.mark.parametrize("name", ["caption_options.py", "latent_options.py", "recipe.py", "speed.json"])
 def test_the_functions_hold_the_same_bytes(name: str) -> None:
     copy = (REPOSITORY / "functions/fine_tuning" / name).read_bytes()
     assert copy == (REPOSITORY / "container/kohya_trainer" / name).read_bytes()
