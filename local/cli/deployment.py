@@ -133,6 +133,6 @@ def stack_outputs(account: Account) -> dict[str, str]:
     except (ClientError, BotoCoreError) as error:
         raise CommandError(
             f"no stack {account.stack_name!r} was found ({error}). Run ./dev up for the embedded AWS, or "
-            "deploy to AWS (./dev sam build, ./dev sam deploy --guided) and have that account's credentials."
+            "deploy to AWS (./dev sam build, ./dev sam deploy) and have that account's credentials."
         ) from error
     return {output["OutputKey"]: output["OutputValue"] for output in stacks[0].get("Outputs", [])}

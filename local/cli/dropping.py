@@ -11,7 +11,7 @@ from local.cli.account import Account
 from local.cli.records import Record
 from local.cli.run_view import RunView
 
-SECONDS_TO_FOLLOW = 28 * 24 * 3600.0  # no training job may take longer
+SECONDS_TO_FOLLOW = 30 * 24 * 3600.0  # the state machine ends a run that takes longer
 NAMED = 20
 
 
