@@ -15,8 +15,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local.cli import embedded as embedded_aws
 from local.cli.embedded import Embedded
 from local.cli.failure import CommandError
+from local.cli.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 

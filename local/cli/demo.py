@@ -12,12 +12,13 @@ from pathlib import Path
 from rich.console import Console
 
 from local.cli import dataset, embedded, image_machine, image_source, mailbox, model_view, records
-from local.cli.account import ROOT, Account, embedded_account
+from local.cli.account import Account, embedded_account
 from local.cli.deployment import deploy, stack_outputs
 from local.cli.failure import CommandError
 from local.cli.mailbox import Mail, is_final
 from local.cli.model_view import Model
 from local.cli.records import Record
+from local.cli.repository import ROOT
 from local.cli.run_view import RunView
 from local.cli.verdict import Claim, Stopwatch, show_claims, show_times
 

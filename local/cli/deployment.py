@@ -10,11 +10,12 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.cli.account import ROOT, Account
+from local.cli.account import Account
 from local.cli.embedded import interpreter
 from local.cli.failure import CommandError
 from local.cli.folders import temporary_folder
 from local.cli.processes import run
+from local.cli.repository import ROOT
 
 TEMPLATE = ROOT / "template.yaml"
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}

@@ -18,8 +18,8 @@ from local.cli.failure import CommandError
 from local.cli.folders import remove, temporary_folder
 from local.cli.interruption import postponed
 from local.cli.processes import is_alive, stop, stop_group
+from local.cli.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 STATE = ROOT / ".dev" / "up" / "state.json"
 SECONDS_TO_START = 60.0
 READY = "ready "

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from local.cli.failure import CommandError
+from local.cli.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 CONTAINER = ROOT / "container"
 WORK = ROOT / ".dev" / "image-test"
 TOOLS = ("buildah", "podman", "runc", "mmdebstrap", "conmon")

@@ -14,9 +14,10 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from local.cli import processes
-from local.cli.account import ROOT, Account
+from local.cli.account import Account
 from local.cli.failure import CommandError
 from local.cli.folders import temporary_folder
+from local.cli.repository import ROOT
 
 SOURCE = ROOT / "container"
 BRANCH = "main"

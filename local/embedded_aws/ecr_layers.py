@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ministack.core.responses import error_response_json, json_response, new_uuid
+from ministack.core.responses import new_uuid
 from ministack.services import ecr
 from ministack.services.cloudformation import provisioners
 
 from local.embedded_aws.ecr_lifecycle import Image, LifecycleError, expired, read_policy
 from local.embedded_aws.patching import replace
-from local.embedded_aws.registration import Response
+from local.embedded_aws.registration import Response, error_response, json_response
 
 Request = Mapping[str, Any]
 KnownOperation = Callable[[Request], Response]
@@ -70,17 +70,7 @@ def _missing_repository(request: Request) -> Response | None:
     name = request["repositoryName"]
     if name in ecr._repositories:
         return None
-    return _error("RepositoryNotFoundException", f"The repository with name '{name}' does not exist")
-
-
-def _error(code: str, message: str) -> Response:
-    refused: Response = error_response_json(code, message, 400)
-    return refused
-
-
-def answered(body: Mapping[str, Any]) -> Response:
-    response: Response = json_response(body)
-    return response
+    return error_response("RepositoryNotFoundException", f"The repository with name '{name}' does not exist")
 
 
 def initiate_layer_upload(request: Request) -> Response:
@@ -88,7 +78,7 @@ def initiate_layer_upload(request: Request) -> Response:
         return refused
     upload = new_uuid()
     ecr._uploads.setdefault(request["repositoryName"], {})[upload] = bytearray()
-    return answered({"uploadId": upload, "partSize": ecr._UPLOAD_PART_SIZE})
+    return json_response({"uploadId": upload, "partSize": ecr._UPLOAD_PART_SIZE})
 
 
 def upload_layer_part(request: Request) -> Response:
@@ -96,11 +86,11 @@ def upload_layer_part(request: Request) -> Response:
         return refused
     buffer = ecr._uploads.get(request["repositoryName"], {}).get(request["uploadId"])
     if buffer is None:
-        return _error("UploadNotFoundException", f"The upload {request['uploadId']} does not exist")
+        return error_response("UploadNotFoundException", f"The upload {request['uploadId']} does not exist")
     if request["partFirstByte"] != len(buffer):
-        return _error("InvalidLayerPartException", f"The next byte expected is {len(buffer)}")
+        return error_response("InvalidLayerPartException", f"The next byte expected is {len(buffer)}")
     buffer.extend(base64.b64decode(request["layerPartBlob"]))
-    return answered(
+    return json_response(
         {
             "registryId": ecr._registry_id(),
             "repositoryName": request["repositoryName"],
@@ -117,11 +107,11 @@ def complete_layer_upload(request: Request) -> Response:
     content = bytes(ecr._uploads.get(name, {}).pop(upload, b""))
     digest = ecr._content_digest(content)
     if not content:
-        return _error("EmptyUploadException", f"The upload {upload} has no bytes")
+        return error_response("EmptyUploadException", f"The upload {upload} has no bytes")
     if digest not in request["layerDigests"]:
-        return _error("InvalidLayerException", f"The layer's digest is {digest}")
+        return error_response("InvalidLayerException", f"The layer's digest is {digest}")
     ecr._layer_blobs.setdefault(name, {})[digest] = content
-    return answered(
+    return json_response(
         {"registryId": ecr._registry_id(), "repositoryName": name, "uploadId": upload, "layerDigest": digest}
     )
 
@@ -144,7 +134,7 @@ def batch_check_layer_availability(request: Request) -> Response:
         {"layerDigest": digest, "layerAvailability": "AVAILABLE", "layerSize": len(blobs[digest])}
         for digest in found
     ]
-    return answered({"layers": layers, "failures": failures})
+    return json_response({"layers": layers, "failures": failures})
 
 
 def put_image(request: Request, original: KnownOperation) -> Response:
@@ -177,7 +167,7 @@ def put_lifecycle_policy(request: Request, original: KnownOperation) -> Response
     try:
         read_policy(request["lifecyclePolicyText"])
     except LifecycleError as error:
-        return _error("InvalidParameterException", str(error))
+        return error_response("InvalidParameterException", str(error))
     return original(request)
 
 
@@ -207,20 +197,20 @@ def _refused_image(request: Request) -> Response | None:
         manifest = json.loads(request["imageManifest"])
         digests = [part["digest"] for part in (manifest["config"], *manifest["layers"])]
     except (ValueError, KeyError, TypeError):
-        return _error("InvalidParameterException", "The image manifest cannot be read")
+        return error_response("InvalidParameterException", "The image manifest cannot be read")
     missing = [digest for digest in digests if digest not in ecr._layer_blobs.get(name, {})]
     if missing:
-        return _error("LayersNotFoundException", f"Layers not found: {', '.join(missing)}")
+        return error_response("LayersNotFoundException", f"Layers not found: {', '.join(missing)}")
     digest = ecr._image_digest(request["imageManifest"])
     holder = _holder(name, tag)
     if holder is None:
         return None
     if holder["imageDigest"] == digest:
-        return _error(
+        return error_response(
             "ImageAlreadyExistsException", f"Image with digest '{digest}' and tag '{tag}' already exists"
         )
     if tag is not None and is_immutable(ecr._repositories[name], tag):
-        return _error("ImageTagAlreadyExistsException", _immutable(name, tag))
+        return error_response("ImageTagAlreadyExistsException", _immutable(name, tag))
     return None
 
 

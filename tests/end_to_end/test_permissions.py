@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from local.cli import replay
-from tests.end_to_end import source
 from tests.end_to_end.conftest import Deployer
 from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
 
@@ -104,15 +102,3 @@ def test_a_notifier_that_may_not_publish_is_stood_in_for_by_the_flow(stack: Stac
         eventually(lambda: stack.records(prefix), "a run")
         run_id = stack.records(prefix)[0]["run_id"]
         eventually(lambda: stack.mails(run_id), "the plain mail", 60, lambda: stack.records(prefix))
-
-
-def test_a_push_without_the_rules_permission_builds_nothing(
-    stack: Stack, deployer: Deployer, tmp_path: Path
-) -> None:
-    clone = source.clone(stack, tmp_path)
-    before = source.builds(stack)
-    letters = dead_letters(deployer, "image-source")
-    with without(stack, "ImageBuildRuleRole", "StartTheBuild"):
-        source.push_change(clone, "main", "unbuilt.txt", "x")
-        eventually(lambda: dead_letters(deployer, "image-source") > letters, "a dead letter")
-    assert source.builds(stack) == before

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from local.cli.account import ROOT, own_account, pointing_at, stack_name
+from local.cli.account import own_account, pointing_at, stack_name
+from local.cli.repository import ROOT
 
 
 def test_nothing_of_a_persons_own_account_reaches_the_embedded_aws() -> None:
