@@ -29,7 +29,6 @@ from fine_tuning.findings import Finding, error, note, warning
 from fine_tuning.manifest import Manifest
 from fine_tuning.run import MANIFEST_NAME, TOML_NAME
 
-as_toml = kohya_toml.write
 _PRESETS = Path(__file__).with_name("presets")
 # Resolved by the schedule, which knows the dataset: the plan sets the one length that they come to.
 _LENGTHS = ("max_train_steps", "max_train_epochs")

@@ -17,7 +17,7 @@ from fine_tuning.errors import ModelNotProvenError
 
 LENGTH_BYTES = 8
 LARGEST_HEADER = 16 * 1024 * 1024  # bytes; a LoRA's header has about 300 KB
-_REMEDY = "Read the training job's log in CloudWatch and mend the cause."
+REMEDY = "Read the training job's log in CloudWatch and mend the cause."
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class ModelHeader:
 def header_length(first_bytes: bytes, file_size: int) -> int:
     """Bytes of the JSON header, out of the file's first eight."""
     if len(first_bytes) != LENGTH_BYTES:
-        raise ModelNotProvenError(f"The model has only {file_size} bytes.", _REMEDY)
+        raise ModelNotProvenError(f"The model has only {file_size} bytes.", REMEDY)
     length: int = struct.unpack("<Q", first_bytes)[0]
     if not 2 <= length <= min(LARGEST_HEADER, file_size - LENGTH_BYTES):
-        raise ModelNotProvenError(f"The model's header claims {length} bytes.", _REMEDY)
+        raise ModelNotProvenError(f"The model's header claims {length} bytes.", REMEDY)
     return length
 
 
@@ -46,13 +46,13 @@ def read_header(header: bytes, file_size: int) -> ModelHeader:
         metadata = document.pop("__metadata__", {})
         ends = [_end(tensor) for tensor in document.values()]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as cause:
-        raise ModelNotProvenError("The model's header is not that of a safetensors file.", _REMEDY) from cause
+        raise ModelNotProvenError("The model's header is not that of a safetensors file.", REMEDY) from cause
     if not ends:
-        raise ModelNotProvenError("The model holds no tensor.", _REMEDY)
+        raise ModelNotProvenError("The model holds no tensor.", REMEDY)
     expected = LENGTH_BYTES + len(header) + max(ends)
     if expected != file_size:
         message = f"The model's header describes {expected} bytes, the file has {file_size}."
-        raise ModelNotProvenError(message, _REMEDY)
+        raise ModelNotProvenError(message, REMEDY)
     return ModelHeader(len(ends), max(ends), {str(k): str(v) for k, v in metadata.items()})
 
 
@@ -87,7 +87,7 @@ class Provenance:
         """The LoRA of the last step; models of earlier epochs may lie beside it."""
         named = [file for file in self.files if file.name == self.model_name]
         if len(named) != 1 or not self.model_name.endswith(".safetensors"):
-            raise ModelNotProvenError(f"provenance.json lists no model named {self.model_name!r}.", _REMEDY)
+            raise ModelNotProvenError(f"provenance.json lists no model named {self.model_name!r}.", REMEDY)
         return named[0]
 
 
@@ -104,7 +104,7 @@ def read_provenance(content: bytes) -> Provenance:
         )
     except (ValueError, TypeError, KeyError, AttributeError) as cause:
         raise ModelNotProvenError(
-            "provenance.json is not what the training container writes.", _REMEDY
+            "provenance.json is not what the training container writes.", REMEDY
         ) from cause
 
 

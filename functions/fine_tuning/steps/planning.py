@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fine_tuning import configuration, own_runs, plan
+from fine_tuning import kohya_toml, own_runs, plan
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.errors import ObjectMissingError
@@ -44,7 +44,7 @@ def plan_run(
     objects.write_document(run.report_key, report(decision))
     if decision.plan is None or decision.config is None:
         return {"decision": "rejected", "plan": None, "ladder": [], "budget_usd": None}
-    objects.write(run.config_key, configuration.as_toml(decision.config), "application/toml")
+    objects.write(run.config_key, kohya_toml.write(decision.config), "application/toml")
     objects.write(run.inventory_key, as_lines(files), "application/jsonl")
     objects.write(
         run.plan_key, json.dumps(decision.plan, indent=1, ensure_ascii=False).encode(), "application/json"

@@ -9,10 +9,9 @@ from fine_tuning import model_file
 from fine_tuning.aws.objects import Objects, StoredObject
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.errors import ModelNotProvenError
-from fine_tuning.model_file import LENGTH_BYTES, ProvenFile
+from fine_tuning.model_file import LENGTH_BYTES, REMEDY, ProvenFile
 from fine_tuning.run import Run
 
-_REMEDY = "Read the training job's log in CloudWatch and mend the cause."
 _PROVENANCE = "provenance.json"
 _LARGEST_PROVENANCE = 4 * 1024 * 1024  # bytes
 
@@ -25,7 +24,7 @@ def verify_model(
     stored = {listed.key: listed for listed in objects.list_below(_prefix(run, observation, objects.bucket))}
     provenance_key = _one_named(_PROVENANCE, stored)
     if stored[provenance_key].size > _LARGEST_PROVENANCE:
-        raise ModelNotProvenError(f"{_PROVENANCE} has {stored[provenance_key].size} bytes.", _REMEDY)
+        raise ModelNotProvenError(f"{_PROVENANCE} has {stored[provenance_key].size} bytes.", REMEDY)
     provenance = model_file.read_provenance(objects.read(provenance_key))
     folder = provenance_key[: -len(_PROVENANCE)]
     key = folder + provenance.model.name
@@ -58,9 +57,7 @@ def _prefix(run: Run, observation: Mapping[str, Any], bucket: str) -> str:
     expected = f"{run.prefix}output/"
     if not artifact.startswith(f"s3://{bucket}/{expected}"):
         said = f"at {artifact}" if artifact else "nowhere"
-        raise ModelNotProvenError(
-            f"SageMaker says that the model lies {said}, not below {expected}.", _REMEDY
-        )
+        raise ModelNotProvenError(f"SageMaker says that the model lies {said}, not below {expected}.", REMEDY)
     key = artifact[len(f"s3://{bucket}/") :]
     return key if key.endswith("/") else f"{key}/"
 
@@ -69,7 +66,7 @@ def _one_named(name: str, stored: Mapping[str, StoredObject]) -> str:
     keys = [key for key in stored if key.rpartition("/")[2] == name]
     if len(keys) != 1:
         raise ModelNotProvenError(
-            f"The job's output holds {len(keys)} files named {name} instead of one.", _REMEDY
+            f"The job's output holds {len(keys)} files named {name} instead of one.", REMEDY
         )
     return keys[0]
 
@@ -78,14 +75,12 @@ def _prove(
     key: str, stored: StoredObject | None, proven: ProvenFile, objects: Objects
 ) -> model_file.ModelHeader:
     if stored is None:
-        raise ModelNotProvenError(f"The model {proven.name} is not in the job's output.", _REMEDY)
+        raise ModelNotProvenError(f"The model {proven.name} is not in the job's output.", REMEDY)
     if stored.size != proven.size:
         message = f"The model {proven.name} has {stored.size} bytes; the container wrote {proven.size}."
-        raise ModelNotProvenError(message, _REMEDY)
+        raise ModelNotProvenError(message, REMEDY)
     length = model_file.header_length(objects.read_range(key, 0, LENGTH_BYTES), stored.size)
     header = model_file.read_header(objects.read_range(key, LENGTH_BYTES, length), stored.size)
     if objects.sha256(key) != proven.sha256:
-        raise ModelNotProvenError(
-            f"The model {proven.name} is not the one that the container wrote.", _REMEDY
-        )
+        raise ModelNotProvenError(f"The model {proven.name} is not the one that the container wrote.", REMEDY)
     return header

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from fine_tuning import base_model, configuration, option_policy, option_values, options, trainer_rules
+from fine_tuning import (
+    base_model,
+    configuration,
+    kohya_toml,
+    option_policy,
+    option_values,
+    options,
+    trainer_rules,
+)
 from fine_tuning.base_model import NamedModel
 from fine_tuning.configuration import Configuration
 from fine_tuning.errors import ConfigurationError
@@ -348,7 +356,7 @@ def test_what_names_a_base_model_is_kept_with_its_file() -> None:
 
 def test_the_configuration_is_written_as_toml() -> None:
     values = resolve({"optimizer_args": ['betas="b"']}).values
-    assert tomllib.loads(configuration.as_toml(values).decode()) == values
+    assert tomllib.loads(kohya_toml.write(values).decode()) == values
 
 
 SAMPLE = {  # the eight of the original sample that have no effect, and a word of the reason

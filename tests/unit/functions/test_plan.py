@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from fine_tuning import configuration, plan
+from fine_tuning import kohya_toml, plan
 from fine_tuning.base_model import (
     DEFAULT_ID,
     DEFAULT_REVISION,
@@ -67,7 +67,7 @@ def test_an_accepted_plan() -> None:
 
 @pytest.mark.parametrize("name", sorted(USERS_OWN))
 def test_what_the_user_set_reaches_the_trainer_and_is_called_the_users(name: str) -> None:
-    toml = configuration.as_toml({name: USERS_OWN[name]})
+    toml = kohya_toml.write({name: USERS_OWN[name]})
     for decision in (decide(config={name: USERS_OWN[name]}), decide(toml=toml)):
         assert decision.config is not None
         assert decision.plan is not None
