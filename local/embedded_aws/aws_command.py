@@ -1,9 +1,8 @@
 """`aws` of a build on a machine without the AWS CLI: any operation by name, JSON or text output.
 
 `aws <service> <operation> [--<parameter> <value>…] [--query <JMESPath>] [--output text|json]`, and
-`aws ecr get-login-password`. Parameters are strings, numbers, lists of words, `key=value` structures or
-JSON, as their
-shapes say.
+`aws ecr get-login-password`. Parameters are strings, numbers, lists of words, `key=value` structures or JSON, as
+their shapes say.
 """
 
 import base64

@@ -38,8 +38,7 @@ def write_tools(folder: Path, path: str, environment: Mapping[str, str]) -> Path
 
 @cache
 def has_aws_command(path: str) -> bool:
-    """Whether the machine's AWS CLI, if there is one, starts: a version manager leaves commands that do
-    not."""
+    """Whether the machine's AWS CLI, if there is one, starts: a version manager leaves commands that do not."""
     command = shutil.which("aws", path=path)
     return command is not None and subprocess.run([command, "--version"], capture_output=True).returncode == 0
 

@@ -1,8 +1,7 @@
 """buildspec.yml, version 0.2: read, and turned into one bash program. Pure.
 
-CodeBuild runs all commands of version 0.2 in one shell, so that a variable of one phase is there in the
-next. A failed
-install or pre_build phase ends the build; a failed build phase does not keep post_build from running.
+CodeBuild runs all commands of version 0.2 in one shell, so that a variable of one phase is there in the next. A
+failed install or pre_build phase ends the build; a failed build phase does not keep post_build from running.
 """
 
 import shlex
@@ -84,8 +83,7 @@ def _text(value: object) -> str:
 def shell_program(spec: Buildspec, variables_file: str) -> str:
     """The bash program of a build. Lines beginning with MARK tell what happens:
 
-    `MARK NAME start`, `MARK NAME SUCCEEDED`, `MARK NAME FAILED <exit status> <command>`; at the end the
-    exported
+    `MARK NAME start`, `MARK NAME SUCCEEDED`, `MARK NAME FAILED <exit status> <command>`; at the end the exported
     variables are in `variables_file`, NUL-separated `name=value`. A phase without its last line has failed.
     """
     lines = [

@@ -15,8 +15,7 @@ Answer = dict[str, Any]
 def checked(
     service: str, name: str, operation: Callable[[Request], Answer], refused_as: str | None = None
 ) -> Callable[[Request], Response]:
-    """`operation` as an answer of the API. `refused_as` is the service's own code for a request of the wrong
-    shape.
+    """`operation` as an answer of the API. `refused_as` is the service's own code for a request of the wrong shape.
 
     Operations whose name begins with Embedded are not of AWS and have no model.
     """

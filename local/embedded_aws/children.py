@@ -1,5 +1,4 @@
-"""Processes of training jobs and builds: each leads a process group of its own, and none outlives the
-server."""
+"""Processes of training jobs and builds: each leads a process group of its own, and none outlives the server."""
 
 import os
 import signal

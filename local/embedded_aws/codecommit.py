@@ -1,8 +1,7 @@
 """CodeCommit: bare git repositories below the home folder, and the event of each push.
 
-A push is noticed by git itself: a post-receive hook, which needs nothing but sh, leaves what git told it in
-a folder of
-the repository, and a thread turns that into events.
+A push is noticed by git itself: a post-receive hook, which needs nothing but sh, leaves what git told it in a folder
+of the repository, and a thread turns that into events.
 """
 
 import shutil
@@ -206,8 +205,7 @@ def pushes(folder: Path) -> Iterator[Path]:
 
 
 def push_detail(metadata: Mapping[str, Any], old: str, new: str, reference: str) -> dict[str, str]:
-    """The event's detail for one reference that git moved from commit `old` to `new`; zeros stand for
-    none."""
+    """The event's detail for one reference that git moved from commit `old` to `new`; zeros stand for none."""
     kind = "tag" if reference.startswith("refs/tags/") else "branch"
     event = (
         "referenceCreated"

@@ -1,8 +1,7 @@
 """IAM for those who act by themselves: state machines, rules, pipelines, training jobs and builds.
 
-ministack judges callers of its API. What a service does with the role that it was given is judged here, with
-the same evaluator and the same policies; so is what a service does in its own name (EventBridge calling a
-function).
+ministack judges callers of its API. What a service does with the role that it was given is judged here, with the same
+evaluator and the same policies; so is what a service does in its own name (EventBridge calling a function).
 """
 
 import json

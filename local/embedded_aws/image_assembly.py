@@ -39,8 +39,7 @@ def assemble_image(
     labels: Mapping[str, str],
     say: Callable[[str], None],
 ) -> tuple[Image, int]:
-    """The last stage's image and the number of RUN steps that it and the stages before it would have
-    executed.
+    """The last stage's image and the number of RUN steps that it and the stages before it would have executed.
 
     Args:
         dockerfile: as read.

@@ -1,8 +1,6 @@
-"""`docker` of a build: what a buildspec uses of it, without a daemon. RUN steps are not executed, and it
-says so.
+"""`docker` of a build: what a buildspec uses of it, without a daemon. RUN steps are not executed, and it says so.
 
-It keeps its images below $HOME, which is the build's own, and talks to ECR's API with the build's
-credentials.
+It keeps its images below $HOME, which is the build's own, and talks to ECR's API with the build's credentials.
 """
 
 import json

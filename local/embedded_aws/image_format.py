@@ -57,8 +57,7 @@ class LayerFile:
 
 @dataclass(frozen=True)
 class Image:
-    """`configuration` and `manifest` are the exact bytes that their digests are taken of; `layers` in
-    order."""
+    """`configuration` and `manifest` are the exact bytes that their digests are taken of; `layers` in order."""
 
     manifest: bytes
     configuration: bytes

@@ -84,8 +84,7 @@ def _upload(ecr: Any, repository: str, digest: str, blob: bytes) -> None:
 
 
 def fetch(ecr: Any, reference: Reference, endpoint: str) -> Image:
-    """The image, each part checked against its digest. Raises ImageNotFoundError, or the API's
-    ClientError."""
+    """The image, each part checked against its digest. Raises ImageNotFoundError, or the API's ClientError."""
     try:
         answer = ecr.batch_get_image(repositoryName=reference.repository, imageIds=[reference.image_id])
     except ClientError as error:

@@ -6,8 +6,7 @@ from botocore.exceptions import ClientError
 
 
 def create_log_stream(logs: Any, group: str, stream: str) -> None:
-    """Create the stream; the group only where it is missing, so that a role needs that permission only
-    then."""
+    """Create the stream; the group only where it is missing, so that a role needs that permission only then."""
     try:
         logs.create_log_stream(logGroupName=group, logStreamName=stream)
     except ClientError as error:

@@ -8,8 +8,7 @@ from typing import Any
 def replace(module: ModuleType, name: str, new: Callable[..., Any]) -> Callable[..., Any]:
     """Put `new` where `module.name` was and return what was there; a name that is gone is an error.
 
-    Only calls through the module are redirected: what another module imported with `from … import name` is
-    not.
+    Only calls through the module are redirected: what another module imported with `from … import name` is not.
     """
     if not hasattr(module, name):
         raise RuntimeError(

@@ -1,5 +1,4 @@
-"""SageMaker pipeline definitions, version 2020-12-01: reading, refusing, binding parameters, resolving
-references.
+"""SageMaker pipeline definitions, version 2020-12-01: reading, refusing, binding parameters, resolving references.
 
 Pure: JSON in, data out. Source: the SageMaker developer guide's pipeline definition and what the SDK renders.
 """
@@ -39,8 +38,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 
 @dataclass(frozen=True)
 class Definition:
-    """`steps` holds all steps by name, those inside the branches of Condition steps as well; `outer` the
-    names of the
+    """`steps` holds all steps by name, those inside the branches of Condition steps as well; `outer` the names of the
     others, in the order of the definition."""
 
     parameters: Mapping[str, Mapping[str, Any]]
@@ -167,8 +165,7 @@ def references(value: Any) -> Iterator[str]:
 
 
 def needed_steps(step: Step) -> set[str]:
-    """Names of the steps that must have succeeded before this one: DependsOn, and those whose properties it
-    reads."""
+    """Names of the steps that must have succeeded before this one: DependsOn, and those whose properties it reads."""
     own = {inner["Name"] for inner in branches(step)}
     read = {reference.split(".")[1] for reference in references(step) if reference.startswith("Steps.")}
     inner_needs = {needed for inner in branches(step) for needed in inner.get("DependsOn") or []}

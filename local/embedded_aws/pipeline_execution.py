@@ -1,5 +1,4 @@
-"""One execution of a SageMaker pipeline: its steps, each as soon as what it needs has succeeded, and their
-events."""
+"""One execution of a SageMaker pipeline: its steps, each as soon as what it needs has succeeded, and their events."""
 
 import threading
 import time
@@ -133,8 +132,7 @@ class PipelineExecution:
         emit_event("aws.sagemaker", STEP_CHANGE, detail, [self.pipeline_arn, self.arn])
 
     def run(self, runners: Mapping[str, Any]) -> None:
-        """Run all steps; `runners` maps a step type to `runner(execution, step)`, which returns the taken
-        branch."""
+        """Run all steps; `runners` maps a step type to `runner(execution, step)`, which returns the taken branch."""
         with ThreadPoolExecutor(max_workers=8, thread_name_prefix="pipeline") as pool:
             self._schedule(pool, runners)
         if any(step["StepStatus"] == "Failed" for step in self.steps.values()):

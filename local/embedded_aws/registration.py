@@ -33,8 +33,7 @@ def error_response(code: str, message: str) -> Response:
 
 
 def register_json_service(name: str, target_prefix: str, operations: Mapping[str, Operation]) -> None:
-    """Answer the AWS JSON protocol's `<target_prefix>.<operation>` with `operations`, and judge callers by
-    IAM.
+    """Answer the AWS JSON protocol's `<target_prefix>.<operation>` with `operations`, and judge callers by IAM.
 
     `name` is the service's name in credential scopes, endpoints and IAM actions. An operation takes the
     request's body. A second registration of one name replaces the first.
@@ -112,8 +111,7 @@ TARGET_PREFIXES = {"states": "AWSStepFunctions", "sqs": "AmazonSQS", "codebuild"
 
 
 def call_service(service: str, operation: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """One service calling another of the AWS JSON protocol inside the emulator, past IAM; raises
-    ServiceError.
+    """One service calling another of the AWS JSON protocol inside the emulator, past IAM; raises ServiceError.
 
     Not from the event loop: it waits for the answer there. `in_background` is a way out of it.
     """

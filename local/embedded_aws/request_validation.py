@@ -1,9 +1,7 @@
-"""Requests judged by botocore's service models: the types, names, lengths, ranges, enumerations and patterns
-of AWS.
+"""Requests judged by botocore's service models: the types, names, lengths, ranges, enumerations and patterns of AWS.
 
-botocore's own ParamValidator checks types, required members and minima only, because the service checks the
-rest. Here
-we are the service.
+botocore's own ParamValidator checks types, required members and minima only, because the service checks the rest.
+Here we are the service.
 """
 
 import re
@@ -40,8 +38,7 @@ def validate(service: str, operation: str, request: Mapping[str, Any]) -> None:
 
 
 def check_shape(shape: Shape, value: Mapping[str, Any]) -> None:
-    """Raise RequestError unless `value` is of `shape`; all violations are named in one message, as AWS
-    does."""
+    """Raise RequestError unless `value` is of `shape`; all violations are named in one message, as AWS does."""
     report = ParamValidator().validate(value, shape)
     if report.has_errors():
         raise RequestError("ValidationException", report.generate_report())

@@ -1,5 +1,4 @@
-"""Clients that act as a role: what a service does on a role's behalf goes over the API, so IAM judges every
-call."""
+"""Clients that act as a role: what a service does on a role's behalf goes over the API, so IAM judges every call."""
 
 import threading
 import time

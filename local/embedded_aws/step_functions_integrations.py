@@ -45,8 +45,7 @@ def guarded(known: Callable[[str, Arguments], Any], resource: str, data: Argumen
 def permission(resource: str, data: Arguments) -> tuple[str, str, str]:
     """Action and ARN that an integration needs, and the error that its absence raises.
 
-    An integration that is not listed is judged on "*", so that it needs a line here rather than slipping
-    through.
+    An integration that is not listed is judged on "*", so that it needs a line here rather than slipping through.
     """
     service, _, operation = resource.partition(":::")[2].removeprefix("aws-sdk:").partition(":")
     if service == "lambda":

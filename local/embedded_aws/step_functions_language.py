@@ -1,7 +1,6 @@
 """JSONata states as Step Functions runs them, where ministack differs.
 
-Only what the application's flow uses: Assign, Choice, Succeed, Pass, Wait, inline Map and the delays of
-Retry.
+Only what the application's flow uses: Assign, Choice, Succeed, Pass, Wait, inline Map and the delays of Retry.
 """
 
 import json

@@ -53,8 +53,7 @@ def environment(
 ) -> dict[str, str]:
     """The whole environment of `train`.
 
-    The image is no root of its own here, so absolute paths of its ENV that it holds are turned into paths of
-    this
+    The image is no root of its own here, so absolute paths of its ENV that it holds are turned into paths of this
     machine. `kohya_home` stands in when the image's RUN steps, which clone the trainer, were not executed; a
     KOHYA_HOME that the user set for the server wins over both.
     """
@@ -82,8 +81,7 @@ def job_variables(job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _inside(value: str, image_root: Path) -> str:
-    """Each part of a colon-separated value that the image holds as an absolute path, placed below
-    `image_root`."""
+    """Each part of a colon-separated value that the image holds as an absolute path, placed below `image_root`."""
 
     def place(part: str) -> str:
         placed = image_root / part.lstrip("/")

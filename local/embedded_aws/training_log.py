@@ -1,5 +1,4 @@
-"""A training job's log lines: to CloudWatch Logs, to a file, and through the metric definitions to
-CloudWatch."""
+"""A training job's log lines: to CloudWatch Logs, to a file, and through the metric definitions to CloudWatch."""
 
 import threading
 import time
@@ -37,8 +36,7 @@ class TrainingLog:
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def open(self) -> None:
-        """Create the stream, and the group for the account's first job; what the role may not do is
-        raised."""
+        """Create the stream, and the group for the account's first job; what the role may not do is raised."""
         create_log_stream(self._logs, LOG_GROUP, self._stream)
 
     def add(self, line: str) -> None:

@@ -49,6 +49,5 @@ class MetricParser:
 
 
 def datum(metric: Mapping[str, Any], job_name: str) -> dict[str, Any]:
-    """One entry of PutMetricData's MetricData, under the dimension that the SageMaker SDK's analytics
-    read."""
+    """One entry of PutMetricData's MetricData, under the dimension that the SageMaker SDK's analytics read."""
     return {**metric, "Unit": "None", "Dimensions": [{"Name": "TrainingJobName", "Value": job_name}]}

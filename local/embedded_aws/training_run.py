@@ -154,8 +154,7 @@ class TrainingRun:
         return extract(ecr, reference, settings().endpoint, settings().home / "images")
 
     def _train(self, image: ExtractedImage | container_run.PulledImage) -> tuple[int, str | None]:
-        """Exit status of the process, and why it was ended early: Stopped, MaxRuntimeExceeded or
-        Interrupted."""
+        """Exit status of the process, and why it was ended early: Stopped, MaxRuntimeExceeded or Interrupted."""
         argv, environment = self._launch(image)
         child = Child(argv, environment, self._root, self._log.add)
         try:

@@ -113,8 +113,7 @@ def is_plain(output: Mapping[str, Any]) -> bool:
 
 
 def upload_folder(s3: Any, folder: Path, name: str, output: Mapping[str, Any], job_name: str) -> bool:
-    """Upload `model` or `output` (`name`) to its place below the output path. False when the folder is
-    empty."""
+    """Upload `model` or `output` (`name`) to its place below the output path. False when the folder is empty."""
     files = files_of(folder)
     if not files:
         return False
