@@ -237,8 +237,9 @@ _LAYOUT = {
         "None of the images has a caption.", "Put a .txt file of the same name beside each image."
     ),
     "dataset-too-large": _error(
-        "Dataset, base model and what training writes do not fit the training volume together.",
-        "Scale the images down, take out what is not trained on, or raise TrainingVolumeSizeInGB.",
+        "Dataset, base model and what training writes do not fit the training job's disk together.",
+        "Scale the images down, take out what is not trained on, name an instance type with a larger disk, or, "
+        "where it has none of its own, raise TrainingVolumeSizeInGB.",
     ),
     "layout-unclear": _error(
         "Images lie in several folders, none of which says how often to repeat its images; or the folders that say so "

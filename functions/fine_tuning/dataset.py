@@ -10,6 +10,7 @@ from fine_tuning import buckets
 from fine_tuning.caption_check import SHORTEST_LIMIT
 from fine_tuning.file_kinds import CAPTION_EXTENSIONS
 from fine_tuning.findings import Finding, error, warning
+from fine_tuning.instances import Disk
 from fine_tuning.inventory import InspectedFile
 from fine_tuning.layout import Layout
 from fine_tuning.paths import is_plain
@@ -17,7 +18,7 @@ from fine_tuning.paths import is_plain
 _ENLARGED = 1.25  # times, in either direction: more than that is seen in what the model makes
 _CUT_AWAY = 0.25  # share of the pixels
 _LONGEST_NAME = 255  # bytes of one part of a path, on the file systems of the training machine
-# What the training volume holds beside the dataset: a base model in half precision, and the checkpoints,
+# What the training job's disk holds beside the dataset: a base model in half precision, and the checkpoints,
 # samples and logs of a run.
 BESIDE_DATASET = 12 * 1000**3  # bytes
 # Latents of an image, for each of its pixels in its bucket, none of which has more than the resolution's area: four
@@ -30,15 +31,15 @@ def judge(
     layout: Layout,
     values: Mapping[str, Any],
     trigger_word: str | None,
-    volume_gb: int,
+    disk: Disk,
 ) -> list[Finding]:
     """Findings of a dataset whose every file was inspected.
 
     Args:
         values: the resolved configuration.
-        volume_gb: of the training job, for dataset, base model and what is written.
+        disk: of the training job, for dataset, base model and what is written.
     """
-    findings = [*_names(files), *_space(files, layout, values, volume_gb), *_duplicates(layout)]
+    findings = [*_names(files), *_space(files, layout, values, disk), *_duplicates(layout)]
     if nothing := _nothing_to_train_on(files, layout):
         return [*findings, nothing]
     return [*findings, *_sizes(layout, values), *_captions(files, layout, values, trigger_word)]
@@ -86,17 +87,21 @@ def _names(files: Sequence[InspectedFile]) -> Iterator[Finding]:
 
 
 def _space(
-    files: Sequence[InspectedFile], layout: Layout, values: Mapping[str, Any], volume_gb: int
+    files: Sequence[InspectedFile], layout: Layout, values: Mapping[str, Any], disk: Disk
 ) -> Iterator[Finding]:
     size = sum(file.size for file in files)
     beside = BESIDE_DATASET + _latents(layout, values)
-    if size + beside <= volume_gb * 1000**3:
+    if size + beside <= disk.size_gb * 1000**3:
         return
     message = (
         f"The dataset has {size / 1000**3:.1f} GB; with {beside / 1000**3:.1f} GB for the base model and what "
-        f"training writes it does not fit the volume of {volume_gb} GB."
+        f"training writes it does not fit the {disk.size_gb} GB of {disk.instance_type}'s "
+        f"{'own disk' if disk.is_own else 'volume'}."
     )
-    remedy = "Scale the images down, take out what is not trained on, or raise TrainingVolumeSizeInGB."
+    more = (
+        "name a type with a larger disk in instance_types" if disk.is_own else "raise TrainingVolumeSizeInGB"
+    )
+    remedy = f"Scale the images down, take out what is not trained on, or {more}."
     yield error("dataset-too-large", "", message, remedy)
 
 

@@ -1,4 +1,4 @@
-"""SageMaker's training instances: which GPUs they have, and what an hour costs.
+"""SageMaker's training instances: which GPUs and disks they have, and what an hour costs.
 
 prices.json is dated and says where each figure comes from. A stack may give its own prices (its parameter
 PricesUsdPerHour), for other regions and agreements.
@@ -7,7 +7,7 @@ PricesUsdPerHour), for other regions and agreements.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -20,13 +20,16 @@ _SPOT = "/spot"
 
 @dataclass(frozen=True)
 class Instance:
-    """`gpu` is a class of speed.json; `usd_per_hour` on demand, None where no price is known."""
+    """`gpu` is a class of speed.json; `usd_per_hour` on demand, None where no price is known; `disk_gb` of its own
+    NVMe, 0 without.
+    """
 
     name: str
     gpu: str
     gpus: int
     usd_per_hour: float | None
     verified: bool
+    disk_gb: int
 
     @property
     def memory_gib(self) -> float:
@@ -65,6 +68,22 @@ class Prices:
 
 def find(name: str) -> Instance | None:
     return _table().get(name)
+
+
+@dataclass(frozen=True)
+class Disk:
+    """What a training job writes to; `is_own`: NVMe of the instance, beside which SageMaker provides no volume."""
+
+    instance_type: str
+    size_gb: int
+    is_own: bool
+
+
+def smallest_disk(names: Sequence[str], volume_gb: int) -> Disk:
+    """Of the instance types that a run may be trained on; one that is not known is taken to have the volume alone."""
+    own = {name: instance.disk_gb for name in names if (instance := find(name))}
+    disks = (Disk(name, own.get(name) or volume_gb, bool(own.get(name))) for name in names)
+    return min(disks, key=lambda disk: disk.size_gb)
 
 
 def known() -> tuple[Instance, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fine_tuning import base_model, buckets, dataset, ladder, quote, validation
+from fine_tuning import base_model, buckets, dataset, instances, ladder, quote, validation
 from fine_tuning.base_model import BaseModel
 from fine_tuning.configuration import CAPTION_EXTENSION, Configuration, resolve
 from fine_tuning.findings import Finding, error, has_errors, in_order
@@ -74,7 +74,8 @@ def plan(
         repeats_given="repeats" in manifest.document,
     )
     findings = [*_about_used(found, layout), *configuration.findings, *layout.findings]
-    findings += dataset.judge(files, layout, configuration.values, manifest.trigger_word, limits.volume_gb)
+    disk = instances.smallest_disk(manifest.instance_types or limits.instance_types, limits.volume_gb)
+    findings += dataset.judge(files, layout, configuration.values, manifest.trigger_word, disk)
     asked_in = MANIFEST_NAME if manifest.validation_split else configuration.where("validation_split")
     findings += validation.judge(layout.folders, configuration.values, asked_in)
     model = None

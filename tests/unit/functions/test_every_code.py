@@ -191,7 +191,7 @@ CASES: Mapping[str, list[Case]] = {
     "dataset-too-large": [
         Case(
             {f"10_sks cat/{n}.md": b"x" for n in range(400)},
-            sizes={f"10_sks cat/{n}.md": 10**8 for n in range(400)},
+            sizes={f"10_sks cat/{n}.md": 3 * 10**9 for n in range(400)},
         )
     ],
     "layout-unclear": [
