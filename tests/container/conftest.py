@@ -40,6 +40,11 @@ OPTIONS: dict[str, Any] = {
 }
 
 
+def slow_after(step: int) -> dict[str, str]:
+    """Variables with which the steps after this one are so slow that a signal which follows its line meets the next."""
+    return {"REHEARSAL_STEP_SECONDS": "0.5", "REHEARSAL_QUICK_STEPS": str(step)}
+
+
 @dataclass(frozen=True)
 class Run:
     """How `train` ended: `failure` is output/failure's text."""

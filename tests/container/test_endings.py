@@ -1,5 +1,6 @@
 """How a run ends whose trainer stops too early, too late or in a crash, and one whose model is nothing."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -61,18 +62,18 @@ def test_a_trainer_that_makes_fewer_or_more_steps_fails_though_it_wrote_a_model(
 @pytest.mark.parametrize(
     ("then", "told"),
     [
-        ("os.abort()", "The trainer ended with exit code -6."),
-        ("time.sleep(60)", "The trainer wrote nothing for 2 seconds after step 12"),
+        ("os.abort()", r"The trainer ended with exit code -6\."),
+        ("time.sleep(60)", r"The trainer wrote nothing for \d+ seconds after step 12 "),
     ],
 )
 def test_a_trainer_that_crashes_or_hangs_when_all_is_made_loses_nothing(
     root: Any, ending_kohya: Callable[..., Path], then: str, told: str
 ) -> None:
     """As in the libraries through which several GPUs speak."""
-    run = root.run(ending_kohya(12, then), STALL_SECONDS="2")
+    run = root.run(ending_kohya(12, then), STALL_SECONDS="5")  # longer than a start on a busy machine
 
     assert run.code == 0, run.output
-    assert f"note: the training was over when this happened: {told}" in run.output
+    assert re.search(f"note: the training was over when this happened: {told}", run.output)
     assert root.provenance()["steps"] == 12
 
 

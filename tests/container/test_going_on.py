@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from .conftest import TrainingRoot
+from .conftest import TrainingRoot, slow_after
 
 # 15 batches an epoch, the last epoch broken off: everything that the trainer makes besides the last model, by epochs …
 BY_EPOCHS: dict[str, Any] = {
@@ -45,15 +45,15 @@ ACCUMULATED_BY_STEPS = {
     "save_every_n_steps": 3,
     "validate_every_n_steps": 4,
 }
-# (options, steps between states, the step whose line the signal follows, the signal)
+# (options, steps between states, the kind of line that the signal follows, its step, the signal)
 INTERRUPTIONS = {
-    "killed after an epoch's last step": (BY_EPOCHS, 5, r"^checkpoint step=15 ", signal.SIGKILL),
-    "asked at an epoch's last step": (BY_EPOCHS, 100, r"^progress step=30 ", signal.SIGTERM),
-    "killed at a step of everything": (BY_STEPS, 24, r"^checkpoint step=24 ", signal.SIGKILL),
-    "killed between steps": (BY_STEPS, 19, r"^checkpoint step=38 ", signal.SIGKILL),
-    "asked at a step of everything": (BY_STEPS, 100, r"^progress step=24 ", signal.SIGTERM),
-    "accumulated": (ACCUMULATED, 4, r"^checkpoint step=8 ", signal.SIGKILL),
-    "accumulated, by steps": (ACCUMULATED_BY_STEPS, 4, r"^checkpoint step=8 ", signal.SIGKILL),
+    "killed after an epoch's last step": (BY_EPOCHS, 5, "checkpoint", 15, signal.SIGKILL),
+    "asked at an epoch's last step": (BY_EPOCHS, 100, "progress", 30, signal.SIGTERM),
+    "killed at a step of everything": (BY_STEPS, 24, "checkpoint", 24, signal.SIGKILL),
+    "killed between steps": (BY_STEPS, 19, "checkpoint", 38, signal.SIGKILL),
+    "asked at a step of everything": (BY_STEPS, 100, "progress", 24, signal.SIGTERM),
+    "accumulated": (ACCUMULATED, 4, "checkpoint", 8, signal.SIGKILL),
+    "accumulated, by steps": (ACCUMULATED_BY_STEPS, 4, "checkpoint", 8, signal.SIGKILL),
 }
 
 
@@ -118,16 +118,15 @@ def _assert_same(resumed: dict[str, Any], whole: dict[str, Any]) -> None:
     assert resumed["models"] == whole["models"]
 
 
-def _interrupt(root: Any, pattern: str, number: signal.Signals, **variables: str) -> str:
+def _interrupt(root: Any, kind: str, step: int, number: signal.Signals, **variables: str) -> str:
     """Leaves in checkpoints/ what lay there at any time: as S3 restores it, where nothing need have been deleted. What
     is said after the signal is returned.
     """
     checkpoints, restored = root.path / "checkpoints", root.path / "restored"
-    # Slowed down, so that the signal arrives at the step whose line it follows.
-    process = root.start(REHEARSAL_STEP_SECONDS="0.05", **variables)
+    process = root.start(**slow_after(step), **variables)
     for line in process.stdout:
         _upload(checkpoints, restored)
-        if re.search(pattern, line):
+        if line.startswith(f"{kind} step={step} "):
             process.send_signal(number)
             break
     run = root.finish(process)
@@ -153,11 +152,11 @@ def _upload(checkpoints: Path, restored: Path) -> None:
 def test_a_restart_makes_everything_that_an_uninterrupted_run_makes(
     name: str, new_root: Callable[[str], Any], whole_run: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
-    options, every, pattern, number = INTERRUPTIONS[name]
+    options, every, kind, step, number = INTERRUPTIONS[name]
     root = new_root("ml")
     _plan(root, options)
 
-    _interrupt(root, pattern, number, CHECKPOINT_EVERY_N_STEPS=str(every))
+    _interrupt(root, kind, step, number, CHECKPOINT_EVERY_N_STEPS=str(every))
     resumed = root.run(CHECKPOINT_EVERY_N_STEPS=str(every))
 
     assert resumed.code == 0, resumed.output
@@ -193,7 +192,7 @@ def test_slow_copies_meet_no_removal_of_a_model_and_lose_nothing(
     (tmp_path / "slow" / "sitecustomize.py").write_text(SLOW_COPIES)
     slow = {"CHECKPOINT_EVERY_N_STEPS": "100", "PYTHONPATH": str(tmp_path / "slow")}
 
-    said = _interrupt(root, r"^progress step=20 ", signal.SIGTERM, **slow)
+    said = _interrupt(root, "progress", 20, signal.SIGTERM, **slow)
     resumed = root.run(**slow)
 
     assert re.search(r"^checkpoint step=2\d ", said, re.MULTILINE), said

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from .conftest import TrainingRoot
+from .conftest import TrainingRoot, slow_after
 
 
 def test_sigterm_ends_the_trainer_and_tells_how_to_go_on(root: Any) -> None:
@@ -150,25 +150,24 @@ def uninterrupted(
     return request.param, root
 
 
-# (what the log says when the run is interrupted, how, the least step to go on from)
+# (what the log says when the run is interrupted, of which step, how, the least step to go on from)
 INTERRUPTIONS = [
-    (r"^progress step=4 ", signal.SIGTERM, 4),
-    (r"^checkpoint step=20 ", signal.SIGTERM, 20),  # between two epochs
-    (r"^progress step=25 ", signal.SIGTERM, 25),
-    (r"^progress step=27 ", signal.SIGKILL, 20),
-    (r"save train state to .*step-00000020", signal.SIGKILL, 10),  # while that state is written
+    (r"^progress step=4 ", 4, signal.SIGTERM, 4),
+    (r"^checkpoint step=20 ", 20, signal.SIGTERM, 20),  # between two epochs
+    (r"^progress step=25 ", 25, signal.SIGTERM, 25),
+    (r"^progress step=27 ", 27, signal.SIGKILL, 20),
+    (r"save train state to .*step-00000020", 20, signal.SIGKILL, 10),  # while that state is written
 ]
 
 
-@pytest.mark.parametrize(("line", "number", "least"), INTERRUPTIONS)
+@pytest.mark.parametrize(("line", "step", "number", "least"), INTERRUPTIONS)
 def test_an_interrupted_run_continues_as_if_nothing_had_happened(
-    uninterrupted: tuple[int, Any], root: Any, line: str, number: signal.Signals, least: int
+    uninterrupted: tuple[int, Any], root: Any, line: str, step: int, number: signal.Signals, least: int
 ) -> None:
     steps, whole = uninterrupted
     root.write_plan(max_train_steps=steps, lr_scheduler="cosine", learning_rate=1e-4)
 
-    # Slowed down, so that the signal arrives at the step whose line it follows and not after the last one.
-    interrupted = root.run_until(line, number, **EVERY_TEN, REHEARSAL_STEP_SECONDS="0.05")
+    interrupted = root.run_until(line, number, **EVERY_TEN, **slow_after(step))
     assert interrupted.code in (1, -signal.SIGKILL)
     resumed = root.run(**EVERY_TEN)
 
@@ -185,9 +184,7 @@ def test_an_interrupted_run_continues_as_if_nothing_had_happened(
 
 def test_a_restart_finds_the_latents_of_the_launch_before(root: Any) -> None:
     root.write_plan(max_train_steps=40, cache_latents_to_disk=True)
-    interrupted = root.run_until(
-        r"^checkpoint step=10 ", signal.SIGKILL, **EVERY_TEN, REHEARSAL_STEP_SECONDS="0.05"
-    )
+    interrupted = root.run_until(r"^checkpoint step=10 ", signal.SIGKILL, **EVERY_TEN, **slow_after(10))
     assert "have their latents" not in interrupted.output
     kept = sorted((root.path / "checkpoints" / "latents").rglob("*.npz"))
     images = [path for path in root.dataset.rglob("*") if path.suffix in (".png", ".jpg")]
@@ -205,7 +202,7 @@ def test_a_restart_finds_the_latents_of_the_launch_before(root: Any) -> None:
 
 def test_samples_and_models_of_before_an_interruption_are_delivered_too(root: Any) -> None:
     root.write_plan(max_train_steps=34, sample_every_n_steps=8, save_every_n_steps=8)
-    root.run_until(r"^checkpoint step=20 ", signal.SIGKILL, **EVERY_TEN, REHEARSAL_STEP_SECONDS="0.05")
+    root.run_until(r"^checkpoint step=20 ", signal.SIGKILL, **EVERY_TEN, **slow_after(20))
     # As a kill between two states leaves it: a picture that is drawn again, and half a file.
     kept = root.path / "checkpoints" / "results"
     drawn = next((kept / "sample").glob("*_000008_*.png"))
@@ -232,7 +229,7 @@ def _steps_of(model: Path) -> str:
 def test_a_run_killed_while_a_state_is_written_goes_on_from_the_one_before(root: Any) -> None:
     root.write_plan(max_train_steps=40)
     # The state's files are there, its marker is not.
-    root.run_until(r"^checkpoint step=20 ", signal.SIGKILL, **EVERY_TEN, REHEARSAL_STEP_SECONDS="0.05")
+    root.run_until(r"^checkpoint step=20 ", signal.SIGKILL, **EVERY_TEN, **slow_after(20))
     newest = max(
         (root.path / "checkpoints").glob("slot-*/complete.json"),
         key=lambda path: json.loads(path.read_bytes())["step"],
@@ -249,9 +246,7 @@ def test_a_run_killed_while_a_state_is_written_goes_on_from_the_one_before(root:
 def test_with_accumulation_states_are_saved_at_the_end_of_an_epoch(root: Any) -> None:
     root.write_plan(max_train_steps=40, gradient_accumulation_steps=4)
     every = {"CHECKPOINT_EVERY_N_STEPS": "1"}
-    interrupted = root.run_until(
-        r"^progress step=12 ", signal.SIGTERM, **every, REHEARSAL_STEP_SECONDS="0.02"
-    )
+    interrupted = root.run_until(r"^progress step=12 ", signal.SIGTERM, **every, **slow_after(12))
     assert re.findall(r"^checkpoint step=(\d+) ", interrupted.output, re.MULTILINE) == ["5", "10"]
 
     run = root.run()
@@ -263,7 +258,7 @@ def test_with_accumulation_states_are_saved_at_the_end_of_an_epoch(root: Any) ->
 
 def test_a_state_of_other_options_is_not_continued(root: Any) -> None:
     root.write_plan(max_train_steps=30)
-    root.run_until(r"^checkpoint step=10 ", signal.SIGTERM, **EVERY_TEN)
+    root.run_until(r"^checkpoint step=10 ", signal.SIGTERM, **EVERY_TEN, **slow_after(10))
     root.write_plan(max_train_steps=30, learning_rate=1e-4)
 
     run = root.run()

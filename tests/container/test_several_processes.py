@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from .conftest import REHEARSAL, TrainingRoot
+from .conftest import REHEARSAL, TrainingRoot, slow_after
 
 LAUNCHER = Path(__file__).with_name("launcher")
 # What each host says of its GPUs.
@@ -110,24 +110,24 @@ def test_a_steps_images_are_those_of_all_processes(whole: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "number", "least"),
+    ("step", "number", "least"),
     [
-        (r"^progress step=13 ", signal.SIGTERM, 13),
-        (r"^progress step=27 ", signal.SIGKILL, 20),
+        (13, signal.SIGTERM, 13),
+        (27, signal.SIGKILL, 20),
     ],
 )
 def test_an_interrupted_run_of_two_processes_goes_on_as_if_nothing_had_happened(
     whole: Any,
     new_root: Callable[[str], TrainingRoot],
     machine: Callable[..., dict[str, Any]],
-    line: str,
+    step: int,
     number: signal.Signals,
     least: int,
 ) -> None:
     uninterrupted, _ = whole
     root = _prepared(new_root("ml"))
 
-    root.run_until(line, number, **machine(2), REHEARSAL_STEP_SECONDS="0.05")
+    root.run_until(f"^progress step={step} ", number, **machine(2), **slow_after(step))
     resumed = root.run(**machine(2))
 
     assert resumed.code == 0, resumed.output
@@ -142,7 +142,7 @@ def test_a_state_of_another_number_of_gpus_is_not_gone_on_from(
     new_root: Callable[[str], TrainingRoot], machine: Callable[..., dict[str, Any]]
 ) -> None:
     root = _prepared(new_root("ml"), max_train_steps=12)
-    root.run_until(r"^checkpoint step=10 ", signal.SIGKILL, **machine(2), REHEARSAL_STEP_SECONDS="0.05")
+    root.run_until(r"^checkpoint step=10 ", signal.SIGKILL, **machine(2), **slow_after(10))
 
     run = root.run(**machine(1))
 

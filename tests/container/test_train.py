@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from kohya_trainer.toml_text import to_toml
 
-from .conftest import OPTIONS, REHEARSAL
+from .conftest import OPTIONS, REHEARSAL, slow_after
 
 MODEL_FILES = {"cats.safetensors", "loss.jsonl"}
 
@@ -231,7 +231,7 @@ def test_the_older_version_trains_with_its_scripts_at_the_root_and_begins_anew_a
     plan.write_text(json.dumps({**json.loads(plan.read_bytes()), "kohya_version": "v22.6.2"}))
     version = {"kohya_home": home, "KOHYA_VERSION": "v22.6.2"}
 
-    root.run_until(r"^checkpoint step=10$", signal.SIGKILL, **version, REHEARSAL_STEP_SECONDS="0.05")
+    root.run_until(r"^checkpoint step=10$", signal.SIGKILL, **version, **slow_after(10))
     run = root.run(**version)
 
     assert run.code == 0, run.output

@@ -142,9 +142,9 @@ class _Loop:
         """Returns the trainer's own counter at the end."""
         args, network, optimizer, accelerator = self._args, self._network, self._optimizer, self._accelerator
         save_model = self.save_model
-        pause = float(
-            os.environ.get("REHEARSAL_STEP_SECONDS", "0")
-        )  # as slow as a GPU, where a test wants it so
+        # As slow as a GPU, where a test wants it so, after steps that it does not wait for.
+        pause = float(os.environ.get("REHEARSAL_STEP_SECONDS", "0"))
+        quick_steps = int(os.environ.get("REHEARSAL_QUICK_STEPS", "0"))
         accumulation = int(args.gradient_accumulation_steps)
         train_dataloader = _share(range(self._dataset.batches), accelerator)
         num_update_steps_per_epoch = math.ceil(len(train_dataloader) / accumulation)
@@ -163,7 +163,8 @@ class _Loop:
             for index, examples in enumerate(images):
                 batch = {"image_keys": [str(image.path) for image in examples]}
                 self._step_before = global_step
-                time.sleep(pause)
+                if global_step >= quick_steps:
+                    time.sleep(pause)
                 with accelerator.accumulate(network):
                     # accelerate knows it here and not before.
                     accelerator.sync_gradients = (index + 1) % accumulation == 0 or index + 1 == len(images)
