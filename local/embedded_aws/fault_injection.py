@@ -96,7 +96,8 @@ async def answer_or_fail(application: Any, scope: Message, receive: Receive, sen
     if effect is None:
         await application(scope, again, send)
         return
-    await asyncio.sleep(effect.get("seconds", 0))
+    for tick in FAULTS.ticks(effect):
+        await asyncio.sleep(tick)
     if "answer" in effect:
         await respond(send, await answer_of(application, scope, again, effect["answer"]))
         return
@@ -188,6 +189,11 @@ def refusal(headers: Mapping[str, str], effect: Effect) -> Response:
     return status, {"content-type": "text/xml"}, body.encode()
 
 
+def pause(effect: Effect) -> None:
+    for tick in FAULTS.ticks(effect):
+        time.sleep(tick)
+
+
 # Requests inside the emulator: what Step Functions calls
 
 
@@ -207,7 +213,7 @@ def called(
     effect = FAULTS.strike("call", lambda: request_text(method, path, headers, body))
     if effect is None:
         return do()
-    time.sleep(effect.get("seconds", 0))
+    pause(effect)
     if not is_failure(effect):
         return do()
     if effect.get("afterwards"):
@@ -223,7 +229,7 @@ def integrated(known: Callable[[str, Any], Any], resource: str, data: Mapping[st
     effect = FAULTS.strike("call", lambda: f"sns:Publish by the flow {json.dumps(data)}")
     if effect is None:
         return known(resource, data)
-    time.sleep(effect.get("seconds", 0))
+    pause(effect)
     if effect.get("afterwards") or not is_failure(effect):
         answer = known(resource, data)
         if not is_failure(effect):
@@ -242,7 +248,7 @@ def invoked(known: Callable[..., Any], function: Mapping[str, Any], event: Any, 
     effect = FAULTS.strike("function", lambda: named(f"{name} {json.dumps(event)}"))
     if effect is None:
         return known(function, event, request_id)
-    time.sleep(effect.get("seconds", 0))
+    pause(effect)
     if "clock" in effect:
         return known(function, {CLOCK: effect["clock"], "event": event}, request_id)
     if "error" not in effect:

@@ -1,10 +1,12 @@
 """Faults that a test sets: what a service does on a bad day, done on purpose and as often as was asked.
 
-Nothing happens while none is set. fault_injection.py asks here, at the edges of the services.
+Nothing happens while none is set. fault_injection.py asks here, at the edges of the services. What waits for `seconds`,
+but for a late event, goes on at once when its fault is removed or set anew.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +29,7 @@ EFFECTS: Mapping[str, frozenset[str]] = {
     "container": frozenset({"seconds"}),
 }
 """Where a fault may strike → what it may do there."""
+TICK_SECONDS = 0.1
 
 
 @dataclass
@@ -113,6 +116,15 @@ class Faults:
                     if fault.skip < fault.seen <= fault.skip + fault.times:
                         return fault.effect
         return None
+
+    def ticks(self, effect: Mapping[str, Any]) -> Iterator[float]:
+        """The waits of which an effect's `seconds` consist; none follows once its fault is removed or set anew."""
+        end = time.monotonic() + effect.get("seconds", 0)
+        while (left := end - time.monotonic()) > 0 and self._stands(effect):
+            yield min(TICK_SECONDS, left)
+
+    def _stands(self, effect: Mapping[str, Any]) -> bool:
+        return any(fault.effect is effect for fault in list(self._faults.values()))
 
 
 FAULTS = Faults()

@@ -133,7 +133,7 @@ class TrainingRun:
         image = self._pull()
         job.move("InProgress", "Training", "Training image download completed. Training in progress.")
         if fault := FAULTS.strike("container", self._occasion):
-            job.stop_requested.wait(fault["seconds"])
+            any(job.stop_requested.wait(tick) for tick in FAULTS.ticks(fault))
         try:
             status, ending = self._train(image)
         finally:

@@ -64,7 +64,7 @@ class Flows:
         )
         return str(started["executionArn"])
 
-    def ended(self, execution: str, seconds: float = 20.0) -> dict[str, Any]:
+    def ended(self, execution: str, seconds: float = 60.0) -> dict[str, Any]:
         """The execution once it is over, with its output parsed."""
 
         def over() -> Any:

@@ -157,9 +157,12 @@ def allow(action: str | list[str], resource: str | list[str] = "*") -> dict[str,
 def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true answer of `what`; a test that waits for longer has failed, on a machine with other work, too."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = what()
-        if found:
+    while True:
+        is_last = time.monotonic() >= deadline  # a look is due even where the machine stood still until then
+        if found := what():
             return found
+        if is_last:
+            raise AssertionError(
+                f"nothing came of {getattr(what, '__qualname__', what)} within {seconds:.0f} s"
+            )
         time.sleep(0.05)
-    raise AssertionError(f"nothing came of {getattr(what, '__qualname__', what)} within {seconds:.0f} s")

@@ -40,9 +40,9 @@ class Rule:
         entry = {"Source": self.name, "DetailType": "Test", "Detail": json.dumps(detail)}
         assert self.events.put_events(Entries=[entry])["FailedEntryCount"] == 0
 
-    def messages(self, url: str, seconds: float = 20.0) -> list[dict[str, Any]]:
+    def messages(self, url: str) -> list[dict[str, Any]]:
         request = {"QueueUrl": url, "WaitTimeSeconds": 1, "MessageAttributeNames": ["All"]}
-        return list(wait_for(lambda: self.sqs.receive_message(**request).get("Messages"), seconds))
+        return list(wait_for(lambda: self.sqs.receive_message(**request).get("Messages")))
 
     def buried(self) -> tuple[dict[str, Any], dict[str, str]]:
         """The event in the dead-letter queue and its attributes."""

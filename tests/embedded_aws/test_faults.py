@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import urllib.error
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +128,21 @@ def test_a_lambdas_own_clock_is_off_for_one_invocation(aws: RunningEmbeddedAws, 
         assert told() == pytest.approx(-3600, abs=20)
 
 
+def test_what_a_fault_holds_goes_on_when_it_is_removed(aws: RunningEmbeddedAws, flows: Flows) -> None:
+    fault = Fault("function", ("flow-echo", "faults-held"), {"seconds": 600})
+    with faults(aws.endpoint, fault) as (name,):
+        execution = flows.start(States={"Echo": task("flow-echo", {"name": "faults-held"})})
+        wait_for(lambda: struck(aws.endpoint, name))
+        assert flows.client.describe_execution(executionArn=execution)["status"] == "RUNNING"
+    assert flows.ended(execution)["status"] == "SUCCEEDED"
+
+
 @pytest.mark.parametrize(
     ("effect", "expected"),
     [
         ({"drop": True}, ["two"]),
         ({"copies": 3}, ["one", "one", "one", "two"]),
-        ({"seconds": 0.5}, ["two", "one"]),
+        ({"seconds": 1}, ["two", "one"]),
     ],
     ids=["lost", "repeated", "late"],
 )
@@ -142,8 +152,10 @@ def test_an_event_is_lost_repeated_or_late(
     queue = Events(aws, unique, "Fault Test")
     events = aws.client("events")
     with faults(aws.endpoint, Fault("event", ("Fault Test", "one", f"events-{unique}"), effect)):
-        for name in ("one", "two"):
-            events.put_events(Entries=[{**EVENT, "Detail": json.dumps({"name": name})}])
+        # At once: between two requests the first event's time could pass.
+        events.put_events(
+            Entries=[{**EVENT, "Detail": json.dumps({"name": name})} for name in ("one", "two")]
+        )
 
         def names() -> list[str]:
             return [event["detail"]["name"] for event in queue.received()]
@@ -187,13 +199,16 @@ def test_a_job_waits_for_its_instance_until_it_comes_or_somebody_stops_it(
     image = training.image("#!/bin/sh\n", tmp_path)
     with faults(aws.endpoint, Fault("job", (training.name,), {"pending": seconds})):
         training.sagemaker.create_training_job(**training.request(training.name, image))
-        wait_for(lambda: training.describe(training.name)["SecondaryStatus"] == "Pending")
-        assert "TrainingStartTime" not in training.describe(training.name)
         if status == "Stopped":
+            wait_for(lambda: training.describe(training.name)["SecondaryStatus"] == "Pending")
             training.sagemaker.stop_training_job(TrainingJobName=training.name)
         job = training.ended(training.name)
     assert job["TrainingJobStatus"] == status
-    assert ("TrainingStartTime" in job) == (status == "Completed")
+    (pending,) = (each for each in job["SecondaryStatusTransitions"] if each["Status"] == "Pending")
+    if status == "Stopped":
+        assert "TrainingStartTime" not in job
+    else:
+        assert job["TrainingStartTime"] - pending["StartTime"] >= timedelta(seconds=0.99 * seconds)
 
 
 def test_a_job_is_refused(aws: RunningEmbeddedAws, training: Training, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_the_event_names_the_version_of_an_object_in_a_versioned_bucket(
 
     answer = s3.put_object(Bucket=unique, Key="a.txt", Body=b"a")
 
-    [message] = wait_for(lambda: sqs.receive_message(QueueUrl=url, WaitTimeSeconds=1).get("Messages"), 20)
+    [message] = wait_for(lambda: sqs.receive_message(QueueUrl=url, WaitTimeSeconds=1).get("Messages"))
     told = json.loads(message["Body"])["detail"]["object"]
     assert told.get("version-id") == answer.get("VersionId")
     assert (told.get("version-id") is not None) == versioned

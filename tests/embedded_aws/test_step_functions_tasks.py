@@ -154,15 +154,18 @@ def test_the_machines_time_limit_ends_the_execution(flows: Flows, queue: str, re
     assert refusal(flows.client.send_task_success, taskToken=token, output="1") == "TaskTimedOut"
 
 
-def test_starting_again_under_the_same_name_and_with_the_same_input_starts_nothing(flows: Flows) -> None:
+def test_starting_again_under_the_same_name_and_with_the_same_input_starts_nothing(
+    flows: Flows, queue: str, received: Received
+) -> None:
     """With name and input of a running execution "the call succeeds and returns the same response"."""
-    machine = flows.create(States={"Wait": {"Type": "Wait", "Seconds": 2}})
+    machine = flows.create(States={"Wait": hand_over(queue)})
     start = flows.client.start_execution
     first = start(stateMachineArn=machine, name="run-1", input='{"a": 1}')
     second = start(stateMachineArn=machine, name="run-1", input='{"a": 1}')
     assert (first["executionArn"], first["startDate"]) == (second["executionArn"], second["startDate"])
     other = {"stateMachineArn": machine, "name": "run-1", "input": '{"a": 2}'}
     assert refusal(start, **other) == "ExecutionAlreadyExists"
+    flows.client.send_task_success(taskToken=received()["token"], output="{}")
     flows.ended(first["executionArn"])
     assert refusal(start, **{**other, "input": '{"a": 1}'}) == "ExecutionAlreadyExists"
     assert len(flows.client.list_executions(stateMachineArn=machine)["executions"]) == 1
@@ -212,10 +215,12 @@ def test_every_change_of_status_is_an_event_and_a_metric(
         "TIMED_OUT": "ExecutionsTimedOut",
     }[status]
     dimensions = [{"Name": "StateMachineArn", "Value": machine}]
-    found = aws.client("cloudwatch").list_metrics(
-        Namespace="AWS/States", MetricName=metric, Dimensions=dimensions
+    found = wait_for(  # it is counted after the event was emitted
+        lambda: aws.client("cloudwatch").list_metrics(
+            Namespace="AWS/States", MetricName=metric, Dimensions=dimensions
+        )["Metrics"]
     )
-    assert len(found["Metrics"]) == 1
+    assert len(found) == 1
 
 
 def test_sending_an_answer_is_authorized_on_the_state_machine_that_issued_the_token(
