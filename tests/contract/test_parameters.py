@@ -9,6 +9,7 @@ import shlex
 import subprocess
 
 import pytest
+from botocore.session import get_session
 
 from fine_tuning.errors import ConfigurationError
 from fine_tuning.settings import Settings
@@ -66,6 +67,12 @@ def test_cloudformation_refuses_prices_that_the_functions_could_not_read(value: 
     assert not is_allowed("PricesUsdPerHour", value)
     with pytest.raises(ConfigurationError):
         _ = Settings({"PRICES_USD_PER_HOUR": value}).prices
+
+
+@pytest.mark.parametrize("name", ["abc", "kohya-ss-fine-tuning", "a--b", "lora-", "-lora", "a" * 33])
+def test_a_projects_name_is_one_that_ecr_takes_for_a_repository(name: str) -> None:
+    takes = get_session().get_service_model("ecr").shape_for("RepositoryName").metadata["pattern"]
+    assert is_allowed("ProjectName", name) is (re.fullmatch(takes, name) is not None and len(name) <= 32)
 
 
 def test_a_stack_without_prices_of_its_own_is_allowed() -> None:
