@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from local.cli import dataset, demo, dropping, image_source, replay, retrying, runs, stopping, up
+from local.cli import dataset, demo, dropping, image_source, refusal, replay, retrying, runs, stopping, up
 from local.cli.account import account_in_use, place_of
 from local.cli.deployment import stack_outputs
 from local.cli.failure import CommandError
@@ -14,7 +14,8 @@ def main(arguments: list[str]) -> int:
     """The exit code. What a person can mend is told without a traceback."""
     options = parse(arguments)
     try:
-        return run(options)
+        with refusal.told():
+            return run(options)
     except CommandError as failure:
         print(f"\n{failure}", file=sys.stderr)
         return 1

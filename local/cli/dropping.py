@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from local.cli import dataset, mailbox, records
+from local.cli import dataset, mailbox, records, refusal
 from local.cli.account import Account
 from local.cli.records import Record
 from local.cli.run_view import RunView
@@ -26,14 +26,19 @@ def run(account: Account, outputs: Mapping[str, str], folder: Path, follow: bool
         f"dropped {dropped.files} files ({dropped.size / 1e6:.1f} MB) at s3://{dropped.bucket}/{dropped.manifest_key}"
     )
     table = records.table_of(account, outputs)
-    run_id = records.wait_for_run(table, dropped)
+    with refusal.told("The dataset is dropped, and ./dev runs will show its run."):
+        run_id = records.wait_for_run(table, dropped)
     print(f"run {run_id}")
     return follow_run(account, table, run_id) if follow else 0
 
 
 def follow_run(account: Account, table: Any, run_id: str) -> int:
-    """Shows the run up to its end; the exit code that its status is worth."""
-    record = RunView(Console()).follow(records.follow(table, run_id, SECONDS_TO_FOLLOW))
+    """Shows the run up to its end; the exit code that its status is worth.
+
+    Raises CommandError where AWS cannot be asked any more: a run needs nobody who follows it.
+    """
+    with refusal.told(f"The run goes on: ./dev runs shows {run_id}, and its end is mailed."):
+        record = RunView(Console()).follow(records.follow(table, run_id, SECONDS_TO_FOLLOW))
     if account.embedded:
         print(mail_about(account.embedded.mailbox, run_id))
     return tell(record)

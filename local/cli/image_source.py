@@ -13,7 +13,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from local.cli import processes
+from local.cli import processes, refusal
 from local.cli.account import Account
 from local.cli.failure import CommandError
 from local.cli.folders import temporary_folder
@@ -48,7 +48,8 @@ def run(account: Account, outputs: Mapping[str, str]) -> int:
     else:
         print(f"pushed {commit[:12]} to {outputs['ImageSourceRepositoryName']}")
         uri, build_id = None, None
-    print(uri or wait_for_image(account, outputs, commit, print, build_id).uri)
+    with refusal.told("What is pushed stays pushed: ./dev push-image-source shows what became of its image."):
+        print(uri or wait_for_image(account, outputs, commit, print, build_id).uri)
     return 0
 
 
@@ -193,7 +194,11 @@ def follow_build(
             return build
         waited = time.monotonic() - begun
         if build is None and waited > SECONDS_TO_START_BUILDING:
-            raise CommandError(f"the push of {commit} started no build of {project}")
+            raise CommandError(
+                f"the push of {commit} started no build of {project}. ./dev replay --dry-run image-source shows AWS's "
+                f"refusal, if there was one: the quota `{refusal.BUILD_QUOTA}` is 0 or in use, or the rule lacks a "
+                "permission. Once that is mended, ./dev push-image-source starts the build."
+            )
         if waited > SECONDS_TO_BUILD:
             raise CommandError(f"the build of {commit} did not end within {SECONDS_TO_BUILD / 3600:g} hours")
         time.sleep(poll)
