@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from local.cli import dataset, demo, dropping, image_source, refusal, replay, retrying, runs, stopping, up
@@ -32,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
         case "drop":
             dataset.files_of(options.folder)  # before any account is asked
     account = account_in_use()
+    if options.stack_name:
+        account = replace(account, stack_name=options.stack_name)
     if account.embedded is None:
         # Not on stdout, where a program may read the answer.
         print(place_of(account), file=sys.stderr, flush=True)
@@ -55,23 +58,31 @@ def run(options: argparse.Namespace) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    deployed = argparse.ArgumentParser(add_help=False)
+    deployed.add_argument("--stack-name", metavar="NAME", help="default: the stack that samconfig.toml names")
     command = commands.add_parser("demo", help="the whole path on the embedded AWS")
     command.add_argument("dataset", nargs="?", type=Path, default=demo.EXAMPLE, help="default: %(default)s")
     commands.add_parser("up", help="start and deploy the embedded AWS, left running")
     commands.add_parser("down", help="stop what up left running")
-    command = commands.add_parser("drop", help="drop a dataset into the deployment's bucket")
+    command = commands.add_parser(
+        "drop", parents=[deployed], help="drop a dataset into the deployment's bucket"
+    )
     command.add_argument("folder", type=Path, help="holds images, captions and manifest.json")
     command.add_argument("--no-wait", action="store_true", help="do not follow the run")
-    command = commands.add_parser("stop", help="stop a run and its GPU job")
+    command = commands.add_parser("stop", parents=[deployed], help="stop a run and its GPU job")
     command.add_argument("run", help="its id, as ./dev runs lists it")
     command = commands.add_parser(
-        "retry", help="run a failed or stopped run once more, from its last checkpoint"
+        "retry", parents=[deployed], help="run a failed or stopped run once more, from its last checkpoint"
     )
     command.add_argument("run", help="its id, as ./dev runs lists it")
     command.add_argument("--no-wait", action="store_true", help="do not follow the run")
-    commands.add_parser("runs", help="list the runs of the deployment")
-    commands.add_parser("push-image-source", help="push container/ to CodeCommit and wait for its image")
-    command = commands.add_parser("replay", help="hand dead letters to their targets once more")
+    commands.add_parser("runs", parents=[deployed], help="list the runs of the deployment")
+    commands.add_parser(
+        "push-image-source", parents=[deployed], help="push container/ to CodeCommit and wait for its image"
+    )
+    command = commands.add_parser(
+        "replay", parents=[deployed], help="hand dead letters to their targets once more"
+    )
     command.add_argument("hops", nargs="*", metavar="HOP", help="a hop, or a queue's ARN; default: all")
     command.add_argument("--dry-run", action="store_true", help="show the letters and leave them")
     return parser.parse_args(arguments)
