@@ -22,7 +22,7 @@ COMMANDS = re.findall(r"^ {4,}(aws .*)$|`(aws [^`]*)`", TEXT.replace("\\\n", " "
 @pytest.mark.parametrize("command", sorted({one or other for one, other in COMMANDS}))
 def test_every_option_of_an_aws_command_is_one_of_the_operations(command: str) -> None:
     _, service, name, *_ = command.split()
-    model = get_session().get_service_model(service)
+    model = get_session().get_service_model(service.replace("s3api", "s3"))
     operation = next(each for each in model.operation_names if xform_name(each, "-") == name)
     members = (xform_name(member, "-") for member in model.operation_model(operation).input_shape.members)
     taken = {RENAMED.get(member, member) for member in members}
