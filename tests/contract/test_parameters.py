@@ -75,5 +75,18 @@ def test_a_projects_name_is_one_that_ecr_takes_for_a_repository(name: str) -> No
     assert is_allowed("ProjectName", name) is (re.fullmatch(takes, name) is not None and len(name) <= 32)
 
 
+def test_whose_version_aws_or_the_image_gives_up_is_named_where_updates_are_told() -> None:
+    """sam deploy keeps a stack's value of what is not named, so that a newer default never comes by itself."""
+    told = (
+        (ROOT / "docs" / "operations.md")
+        .read_text(encoding="utf-8")
+        .split("\n## Update\n")[1]
+        .split("\n## ")[0]
+    )
+    versions = {"LambdaRuntime", "ImageBuildEnvironment", "KohyaVersion"}
+    assert versions <= set(PARAMETERS)
+    assert versions <= set(re.findall(r"`(\w+)`", told))
+
+
 def test_a_stack_without_prices_of_its_own_is_allowed() -> None:
     assert is_allowed("PricesUsdPerHour", PARAMETERS["PricesUsdPerHour"]["Default"])
