@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from local.cli.account import Account
 from local.cli.embedded import interpreter
@@ -131,7 +131,9 @@ def stack_outputs(account: Account) -> dict[str, str]:
     """The stack's outputs by name. Raises CommandError when there is no such stack."""
     try:
         stacks = account.client("cloudformation").describe_stacks(StackName=account.stack_name)["Stacks"]
-    except (ClientError, BotoCoreError) as error:
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise  # who may not look does not know whether there is one
         raise CommandError(
             f"no stack {account.stack_name!r} was found ({error}). Run ./dev up for the embedded AWS, or "
             "deploy to AWS (./dev sam build, ./dev sam deploy) and have that account's credentials."

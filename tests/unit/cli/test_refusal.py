@@ -92,6 +92,20 @@ def test_a_command_that_is_refused_ends_with_exit_code_1_and_no_traceback(
     assert "ListStackResources" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [("ValidationError", "no stack 'mine' was found"), ("AccessDenied", "Have the permission given")],
+)
+def test_a_stack_that_may_not_be_looked_at_is_not_one_that_is_missing(
+    code: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack_outputs = commands.stack_outputs
+    in_an_account(monkeypatch, Refusing(refused(code, "DescribeStacks")))
+    monkeypatch.setattr(commands, "stack_outputs", stack_outputs)
+    assert commands.main(["runs"]) == 1
+    assert told in capsys.readouterr().err
+
+
 def test_whose_credentials_end_while_a_run_is_followed_reads_that_it_goes_on() -> None:
     table = Refusing(refused("ExpiredTokenException", "GetItem"))
     with pytest.raises(CommandError, match=r"The run goes on: ./dev runs shows cats-1.*Log in again"):
