@@ -105,9 +105,9 @@ def add_logs(group: Group, bench: Bench, report: Report) -> None:
         report.add_log(log)
 
 
-def run_groups(groups: list[Group], bench: Bench, report: Report, until: float) -> bool:
+def run_groups(groups: list[Group], bench: Bench, report: Report, until: float) -> set[Group]:
     """Side by side, as many as the machine has room for. `until`, by time.monotonic(), what is not over is told as
-    such. Whether all of them ended.
+    such. Returns those that ended.
     """
     cpus, memory = os.cpu_count() or 1, least_memory_gib()
     together = max(1, min(cpus // CORES, int(memory / GPU_MEMORY_GIB) if memory else cpus))
@@ -127,7 +127,7 @@ def run_groups(groups: list[Group], bench: Bench, report: Report, until: float) 
         report.add(Result(running[future].__name__, False, f"{told} in the time that there was"))
         if begun:
             add_logs(running[future], bench, report)
-    return not late
+    return {running[future] for future in ended}
 
 
 def machine() -> dict[str, str]:
@@ -169,12 +169,12 @@ def main() -> int:
     if given.older:
         bench = replace(bench, older_home=given.older.absolute())
     wanted = [group for group in GROUPS if not given.only or group.__name__ in given.only.split(",")]
-    all_ended = run_groups(wanted, bench, report, began + given.within)
-    if all_ended and set(checks.COMPARED) <= set(wanted):
+    ended = run_groups(wanted, bench, report, began + given.within)
+    if set(checks.COMPARED) <= ended:
         for result in checks.alike(bench):
             report.add(result)
     held = report.close(machine(), time.monotonic() - began)
-    if not all_ended:
+    if len(ended) < len(wanted):
         # What was not over would go on with its next runs.
         kill_all()
         os._exit(1)
