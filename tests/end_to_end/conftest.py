@@ -16,10 +16,10 @@ from local.cli.deployment import build, parameter_overrides, sam, stack_outputs
 from local.cli.image_source import push, wait_for_image
 from tests.end_to_end.journey import Stack, eventually
 
-# Short enough that a test of an upload that never comes is bearable.
 TIMING = {
     "SettleSeconds": "1",
-    "UploadWaitSeconds": "8",
+    # Longer than what a test uploads late may take on a busy machine.
+    "UploadWaitSeconds": "60",
     # Longer than a cold start on a busy machine: a look that comes before the last one is done starts another Lambda.
     "WatchIntervalSeconds": "5",
     "CapacityTries": "2",

@@ -8,7 +8,8 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -130,6 +131,10 @@ class Stack:
             found.append(mail)
         return found
 
+    def mails_of_runs(self) -> list[email.message.EmailMessage]:
+        """Those that the application writes of runs. One of a build comes when that is over, whatever goes on then."""
+        return [mail for mail in self.mails() if not mail["X-Attribute-build_id"]]
+
     def alarm_mails(self) -> set[str]:
         """The subjects of the mails that CloudWatch writes of alarms."""
         paths = (self.home / "mailbox").glob("*.eml")
@@ -184,11 +189,34 @@ def eventually(
 ) -> Answer:
     """The first truthy answer of a look, or an AssertionError that says what was waited for."""
     until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while True:
+        is_last = time.monotonic() >= until  # a look is due even where the machine stood still until then
         if answer := look():
             return answer
+        if is_last:
+            raise AssertionError(f"{what}: not within {seconds} s; seen: {explain() if explain else look()}")
         time.sleep(0.2)
-    raise AssertionError(f"{what}: not within {seconds} s; seen: {explain() if explain else look()}")
+
+
+@contextmanager
+def variable(stack: Stack, name: str, value: str) -> Iterator[int]:
+    """Another value in the environment of every function of the stack that has the variable, and how many have it."""
+    functions = stack.client("lambda")
+    project = stack.outputs["StateMachineArn"].split(":")[-1]
+    before = {
+        each["FunctionName"]: each["Environment"]
+        for each in functions.list_functions()["Functions"]
+        if name in each["Environment"]["Variables"]
+        and each["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] == project
+    }
+    for function, environment in before.items():
+        other = {"Variables": {**environment["Variables"], name: value}}
+        functions.update_function_configuration(FunctionName=function, Environment=other)
+    try:
+        yield len(before)
+    finally:
+        for function, environment in before.items():
+            functions.update_function_configuration(FunctionName=function, Environment=environment)
 
 
 def image(seed: int, size: tuple[int, int] = (320, 320), kind: str = "JPEG") -> bytes:

@@ -6,31 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
+from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest, variable
 
 LIMIT = 2
 
 
 @contextmanager
 def limited(stack: Stack) -> Iterator[None]:
-    """A smaller limit than the stack's, in the environment of every function that has one."""
-    functions = stack.client("lambda")
-    project = stack.outputs["StateMachineArn"].split(":")[-1]
-    before = {
-        each["FunctionName"]: each["Environment"]
-        for each in functions.list_functions()["Functions"]
-        if "MAX_RUNS_IN_FLIGHT" in each["Environment"]["Variables"]
-        and each["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] == project
-    }
-    assert len(before) == 4
-    for name, environment in before.items():
-        smaller = {"Variables": {**environment["Variables"], "MAX_RUNS_IN_FLIGHT": str(LIMIT)}}
-        functions.update_function_configuration(FunctionName=name, Environment=smaller)
-    try:
+    """A smaller limit than the stack's, in every function that has one."""
+    with variable(stack, "MAX_RUNS_IN_FLIGHT", str(LIMIT)) as functions:
+        assert functions == 4
         yield
-    finally:
-        for name, environment in before.items():
-            functions.update_function_configuration(FunctionName=name, Environment=environment)
 
 
 def span(stack: Stack, run_id: str) -> tuple[float, float]:
@@ -54,7 +40,7 @@ def test_a_burst_of_drops_trains_a_few_at_a_time_and_an_aborted_one_frees_its_sl
             stack.drop(f"burst-{number}", files, quick_manifest(trigger_word=f"t{number}"))
             for number in range(6)
         ]
-        records = [stack.record(prefix, seconds=120) for prefix in prefixes]
+        records = [stack.record(prefix, seconds=480) for prefix in prefixes]
         # Then each was trained, once, beside the long one
         assert [record["status"] for record in records] == ["COMPLETED"] * 6, records
         spans = [span(stack, record["run_id"]) for record in records]

@@ -42,7 +42,7 @@ def test_it_trains_on_the_older_layout_with_nothing_but_its_defaults(stack: Stac
     for path, body in dataset(2).items():
         stack.put(f"0001-dataset/{path}", body)
     stack.put("0001-dataset/kohya-sdxl-config.toml", CONFIG)
-    mails = len(stack.mails())
+    mails = len(stack.mails_of_runs())
     # When somebody starts the pipeline as it stands
     ended = _ended(stack, _start(stack))
     # Then a model lies where such pipelines put theirs
@@ -51,7 +51,7 @@ def test_it_trains_on_the_older_layout_with_nothing_but_its_defaults(stack: Stac
     assert any(each["Key"].endswith(".safetensors") for each in listed["Contents"])
     # and the flow, which did not start it, says nothing
     time.sleep(1)
-    assert len(stack.mails()) == mails
+    assert len(stack.mails_of_runs()) == mails
 
 
 def test_a_volume_that_is_too_small_is_refused_with_the_reason(stack: Stack) -> None:

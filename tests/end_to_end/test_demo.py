@@ -45,16 +45,23 @@ def _processes_below(folder: Path) -> list[str]:
     return found
 
 
+def _assert_nothing_is_left(folder: Path) -> None:
+    deadline = time.monotonic() + 5  # what was killed at the very end is still seen for a moment
+    while _processes_below(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _processes_below(folder) == []
+    assert list(folder.iterdir()) == []
+
+
 def test_the_demo_ends_in_a_model_and_an_email(tmp_path: Path) -> None:
     demo = _demo(tmp_path)
-    output, _ = demo.communicate(timeout=240)
+    output, _ = demo.communicate(timeout=480)
     assert demo.returncode == 0, output
     assert "\nRUN steps were not executed: " in output
     assert "REHEARSAL" in output
     assert "Completed (rehearsal)" in output
     assert "\nNO " not in output
-    assert _processes_below(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    _assert_nothing_is_left(tmp_path)
 
 
 @pytest.mark.parametrize("seconds", [1, 6, 18])
@@ -62,7 +69,6 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, seconds: int) -> None:
     demo = _demo(tmp_path)
     time.sleep(seconds)
     os.killpg(demo.pid, signal.SIGINT)
-    demo.communicate(timeout=30)
+    demo.communicate(timeout=90)
     assert demo.returncode != 0
-    assert _processes_below(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    _assert_nothing_is_left(tmp_path)

@@ -86,7 +86,7 @@ def test_a_bad_manifest_delivered_three_times_is_one_mail(stack: Stack) -> None:
 
 
 def test_a_manifest_among_the_runs_is_ignored(stack: Stack) -> None:
-    before = _executions(stack), len(stack.mails())
+    before = _executions(stack), len(stack.mails_of_runs())
     folders = ("runs/x/", "checkpoints/x/", "models/x/", "model-outputs/x/")
     for folder in folders:
         stack.put(folder + "manifest.json", b'{"version": 1}')
@@ -94,7 +94,7 @@ def test_a_manifest_among_the_runs_is_ignored(stack: Stack) -> None:
     stack.record(stack.drop("after-ignored-manifests", {}, b"no manifest"))
     executions, mails = before
     assert _executions(stack) == executions
-    assert len(stack.mails()) == mails + 1
+    assert len(stack.mails_of_runs()) == mails + 1
     assert [stack.records(folder) for folder in folders] == [[], [], [], []]
 
 
@@ -104,7 +104,7 @@ def test_a_manifest_in_another_bucket_is_ignored_by_the_rule_and_by_the_function
     s3.put_bucket_notification_configuration(
         Bucket="somebody-elses", NotificationConfiguration={"EventBridgeConfiguration": {}}
     )
-    before = _executions(stack), len(stack.mails())
+    before = _executions(stack), len(stack.mails_of_runs())
     s3.put_object(Bucket="somebody-elses", Key="datasets/x/manifest.json", Body=b'{"version": 1}')
     _invoke(stack, "ValidateManifest", _envelope(_dropped("somebody-elses", "datasets/x/manifest.json", "1")))
     # A drop of our own that comes after both has been answered when they would have been.
@@ -112,7 +112,7 @@ def test_a_manifest_in_another_bucket_is_ignored_by_the_rule_and_by_the_function
     stack.record(marker)
     executions, mails = before
     assert _executions(stack) == executions
-    assert len(stack.mails()) == mails + 1
+    assert len(stack.mails_of_runs()) == mails + 1
     assert stack.records("datasets/x/") == []
 
 
@@ -124,7 +124,7 @@ def test_an_event_of_an_unknown_pipeline_run_is_ignored(stack: Stack) -> None:
         "currentPipelineExecutionStatus": "Succeeded",
         "previousPipelineExecutionStatus": "Executing",
     }
-    before = len(stack.mails())
+    before = len(stack.mails_of_runs())
     kind = "SageMaker Model Building Pipeline Execution Status Change"
     _invoke(
         stack,
@@ -132,7 +132,7 @@ def test_an_event_of_an_unknown_pipeline_run_is_ignored(stack: Stack) -> None:
         _envelope({"Source": "aws.sagemaker", "DetailType": kind, "Detail": json.dumps(detail)}),
     )
     time.sleep(2)
-    assert len(stack.mails()) == before
+    assert len(stack.mails_of_runs()) == before
     queue = [url for url in stack.client("sqs").list_queues()["QueueUrls"] if "TrainingDeadLetters" in url]
     waiting = [
         stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["ApproximateNumberOfMessages"])

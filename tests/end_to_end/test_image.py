@@ -15,17 +15,18 @@ from tests.end_to_end.conftest import Deployer
 from tests.end_to_end.journey import Stack, dataset, drop_long_run, eventually, quick_manifest
 
 PROJECT = "image-tests"
-PARAMETERS = {"ProjectName": PROJECT, "RoleNamePrefix": PROJECT[:5], "UploadWaitSeconds": "60"}
+PARAMETERS = {"ProjectName": PROJECT, "RoleNamePrefix": PROJECT[:5]}
 
 
 def _image_of_both(stack: Stack, clone: Path) -> str | None:
     """The address of `latest` once both commits before have an image of their own and the newer one is it."""
     name = stack.outputs["ImageRepositoryName"]
     ecr = stack.client("ecr")
+    # Before the images: a build that ends in between has moved `latest`.
+    builds = stack.client("codebuild").batch_get_builds(ids=source.builds(stack))["builds"]
     found = ecr.describe_images(repositoryName=name)["imageDetails"]
     digests = {tag: each["imageDigest"] for each in found for tag in each.get("imageTags", [])}
     older, newer = (f"{source.commit(clone, name)}-v25.2.2" for name in ("HEAD~1", "HEAD"))
-    builds = stack.client("codebuild").batch_get_builds(ids=source.builds(stack))["builds"]
     if not {older, newer} <= set(digests) or any(each["buildStatus"] == "IN_PROGRESS" for each in builds):
         return None
     assert digests["latest"] == digests[newer]
@@ -69,6 +70,7 @@ def test_the_life_of_the_image(
     gate = tmp_path / "gate"
     account = deployer.account_of(PROJECT)
     commit = push(account, stack.outputs, waiting_source(tmp_path / "source", gate))
+    eventually(lambda: source.builds(stack), "the build that the push starts")
     assert retrying.run(account, stack.outputs, record["run_id"], follow=False) == 0
     stack.record(prefix, {"WAITING_FOR_IMAGE"})
     gate.touch()
@@ -97,7 +99,7 @@ def test_the_life_of_the_image(
     _, training = drop_long_run(stack, "while-it-is-built")
     source.push_change(clone, "main", "notes.txt", "one")
     source.push_change(clone, "main", "notes.txt", "two")
-    image = eventually(lambda: _image_of_both(stack, clone), "an image of each push", 60)
+    image = eventually(lambda: _image_of_both(stack, clone), "an image of each push", 180)
     assert stopping.run(account, stack.outputs, training["run_id"]) == 0
     (job,) = stack.training_jobs(training["run_id"])
     kept = {training["image"], job["AlgorithmSpecification"]["TrainingImage"], pinned}

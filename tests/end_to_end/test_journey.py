@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest
+from tests.end_to_end.journey import Stack, dataset, eventually, quick_manifest, variable
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +144,9 @@ def test_a_large_file_on_its_way_is_waited_for(stack: Stack) -> None:
 
 def test_images_that_never_arrive_end_in_a_mail(stack: Stack) -> None:
     manifest = quick_manifest(files=[{"path": "2_phx thing/00.jpg"}, {"path": "2_phx thing/99.jpg"}])
-    prefix = stack.drop("never", dataset(1), manifest)
-    record = stack.record(prefix)
+    with variable(stack, "UPLOAD_WAIT_SECONDS", "4"):
+        prefix = stack.drop("never", dataset(1), manifest)
+        record = stack.record(prefix)
     assert record["status"] == "REJECTED"
     body = stack.mail(record["run_id"], "rejected")
     assert "99.jpg" in body

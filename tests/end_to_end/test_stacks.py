@@ -12,15 +12,14 @@ def test_two_stacks_live_side_by_side(deployer: Deployer, stack: Stack) -> None:
     # Given a second stack under another project name and role prefix
     other = deployer.deploy("second", **NAMES)
     deployer.push_image(other, "second")
-    mails = len(stack.mails())
+    mails = len(stack.mails_of_runs())
     # When a dataset is dropped into the second one only
     prefix = other.drop("side-by-side", dataset(2), quick_manifest())
     record = other.record(prefix)
     # Then only the second one acts
     assert record["status"] == "COMPLETED", record
     assert stack.records(prefix) == []
-    of_runs = [mail for mail in stack.mails()[mails:] if mail["X-Attribute-run_id"]]
-    assert [mail["X-Attribute-kind"] for mail in of_runs] == ["started", "completed"]
+    assert [mail["X-Attribute-kind"] for mail in stack.mails_of_runs()[mails:]] == ["started", "completed"]
     # and after its deletion its bucket and its models are still there
     deployer.delete("second")
     bucket = other.bucket
