@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fine_tuning.aws.sdk import client
-from fine_tuning.aws.translation import code_of, translated
+from fine_tuning.aws.translation import condition_failed, translated
 from fine_tuning.aws.typed_items import plain, typed
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class LatentRuns:
                 )
                 before = plain(answer.get("Attributes", {}))
             except dynamodb.exceptions.ClientError as cause:
-                if code_of(cause) != "ConditionalCheckFailedException":
+                if not condition_failed(cause):
                     raise
                 item = dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True)
                 before = plain(item.get("Item", {}))

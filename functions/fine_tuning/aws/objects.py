@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -137,26 +139,17 @@ class Objects:
     def _uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{key}"
 
-    def _asked(self, action: str, key: str) -> _Asked:
-        return _Asked(action, self._uri(key))
-
-
-class _Asked:
-    """`translated`, with a missing object told apart."""
-
-    def __init__(self, action: str, uri: str) -> None:
-        self._translation = translated(action)
-        self._uri = uri
-
-    def __enter__(self) -> None:
-        self._translation.__enter__()
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
-        response = getattr(error, "response", None)
-        if response is not None and code_of(error) in _MISSING:
-            remedy = "Restore it, if it was deleted meanwhile."
-            raise ObjectMissingError(f"{self._uri} is not there.", remedy) from error
-        return self._translation.__exit__(kind, error, trace)
+    @contextmanager
+    def _asked(self, action: str, key: str) -> Iterator[None]:
+        """`translated`, with a missing object told apart."""
+        with translated(action):
+            try:
+                yield
+            except self._s3.exceptions.ClientError as cause:
+                if code_of(cause) not in _MISSING:
+                    raise
+                remedy = "Restore it, if it was deleted meanwhile."
+                raise ObjectMissingError(f"{self._uri(key)} is not there.", remedy) from cause
 
 
 def _version(version: str | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from fine_tuning.aws.sdk import client
-from fine_tuning.aws.translation import code_of, translated
+from fine_tuning.aws.translation import condition_failed, translated
 from fine_tuning.aws.typed_items import plain, typed
 from fine_tuning.errors import RunUnknownError
 from fine_tuning.run import Run
@@ -17,7 +17,6 @@ from fine_tuning.statuses import FINAL, OF_MAIL, is_final, predecessors
 if TYPE_CHECKING:
     from types_boto3_dynamodb.client import DynamoDBClient
 
-_CONDITION_FAILED = "ConditionalCheckFailedException"
 _BY_CREATION = "by-creation"
 _BY_PIPELINE_EXECUTION = "by-pipeline-execution"
 _NEWEST = 100  # records that are looked at for what runs really took
@@ -219,7 +218,9 @@ class RunRecords:
                     Item=typed(item),
                     ConditionExpression="attribute_not_exists(run_id)",
                 )
-            except self._dynamodb.exceptions.ConditionalCheckFailedException:
+            except self._dynamodb.exceptions.ClientError as cause:
+                if not condition_failed(cause):
+                    raise
                 return False
         return True
 
@@ -261,7 +262,7 @@ class RunRecords:
             try:
                 self._dynamodb.update_item(TableName=self._table, Key=_key(run_id), **arguments)
             except self._dynamodb.exceptions.ClientError as cause:
-                if code_of(cause) != _CONDITION_FAILED:
+                if not condition_failed(cause):
                     raise
                 return False
         return True

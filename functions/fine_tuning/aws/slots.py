@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from fine_tuning.aws.sdk import client
-from fine_tuning.aws.translation import code_of, translated
+from fine_tuning.aws.translation import condition_failed, translated
 from fine_tuning.aws.typed_items import plain, typed
 from fine_tuning.errors import ServiceUnavailableError
 from fine_tuning.slots import Slots
@@ -87,7 +87,7 @@ class SlotItem:
                     ExpressionAttributeValues=typed(values),
                 )
             except dynamodb.exceptions.ClientError as cause:
-                if code_of(cause) != "ConditionalCheckFailedException":
+                if not condition_failed(cause):
                     raise
                 return False
         return True

@@ -36,6 +36,11 @@ def code_of(error: ClientError) -> str:
     return error.response.get("Error", {}).get("Code", "")
 
 
+def condition_failed(error: ClientError) -> bool:
+    """Whether DynamoDB wrote nothing because the condition of the write did not hold."""
+    return code_of(error) == "ConditionalCheckFailedException"
+
+
 @contextmanager
 def translated(action: str) -> Iterator[None]:
     """Names what was tried: `with translated("read s3://…"):`."""
