@@ -70,6 +70,18 @@ def find(name: str) -> Instance | None:
     return _table().get(name)
 
 
+def gpus(name: str) -> int:
+    """GPUs of an instance, each with a training process of its own; 1 where it is not in the table."""
+    instance = find(name)
+    return 1 if instance is None else instance.gpus
+
+
+def memory_gib(name: str) -> float | None:
+    """Of one GPU of an instance, as its driver tells it; None where it is not in the table."""
+    instance = find(name)
+    return None if instance is None else instance.memory_gib
+
+
 @dataclass(frozen=True)
 class Disk:
     """What a training job writes to; `is_own`: NVMe of the instance, beside which SageMaker provides no volume."""
@@ -103,11 +115,11 @@ def figures() -> dict[str, Any]:
 
 def memory_of(gpu: str) -> float:
     """GiB of a GPU of that class, as its driver tells it."""
-    return float(_gpus()[gpu]["memory_gib"])
+    return float(_classes()[gpu]["memory_gib"])
 
 
 @cache
-def _gpus() -> dict[str, Any]:
+def _classes() -> dict[str, Any]:
     """The classes of GPUs that recipe.py knows."""
-    gpus: dict[str, Any] = json.loads(_SPEED_FILE.read_bytes())["gpus"]
-    return gpus
+    classes: dict[str, Any] = json.loads(_SPEED_FILE.read_bytes())["gpus"]
+    return classes

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fine_tuning import quote
+from fine_tuning import instances
 from fine_tuning.findings import Finding, has_errors, warning
 from fine_tuning.quote import Quote
 from fine_tuning.run import MANIFEST_NAME
@@ -33,7 +33,7 @@ class Offer:
 
     @property
     def gpus(self) -> int:
-        return quote.gpus(self.quoted.instance_type)
+        return instances.gpus(self.quoted.instance_type)
 
 
 @dataclass(frozen=True)

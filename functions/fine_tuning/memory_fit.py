@@ -16,12 +16,6 @@ from fine_tuning.findings import Finding, error, note, sentence
 from fine_tuning.run import MANIFEST_NAME
 
 
-def memory_gib(instance_type: str) -> float | None:
-    """Of one GPU, as its driver tells it; None for an instance that is not in the table."""
-    instance = instances.find(instance_type)
-    return None if instance is None else instance.memory_gib
-
-
 def adapt(
     values: Mapping[str, Any], by_user: frozenset[str], pixels: int, instance_types: Sequence[str]
 ) -> tuple[dict[str, Any], list[Finding]]:
@@ -31,7 +25,7 @@ def adapt(
         by_user: options that the manifest or the TOML sets.
         pixels: of the largest bucket.
     """
-    memories = sorted({m for name in instance_types if (m := memory_gib(name)) is not None})
+    memories = sorted({m for name in instance_types if (m := instances.memory_gib(name)) is not None})
     for memory in memories:
         for changed in _gentler(dict(values), by_user):
             if fits(changed, pixels, memory):
@@ -41,7 +35,7 @@ def adapt(
 
 def judge(values: Mapping[str, Any], pixels: int, instance_type: str) -> list[Finding]:
     """An error where the recipe does not fit that instance's GPU."""
-    memory = memory_gib(instance_type)
+    memory = instances.memory_gib(instance_type)
     if memory is None or fits(values, pixels, memory):
         return []
     needed = recipe.memory_gib(values, _batch(values), pixels, _again(values), "plain")

@@ -165,8 +165,7 @@ def _reason(
 
 
 def _of_each_gpu(utilization: float | None, instance_type: str | None) -> float | None:
-    instance = instances.find(instance_type) if instance_type else None
-    return None if utilization is None else round(utilization / (instance.gpus if instance else 1), 1)
+    return None if utilization is None else round(utilization / instances.gpus(instance_type or ""), 1)
 
 
 def _whole(value: float | None) -> int | None:

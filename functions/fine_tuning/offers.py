@@ -39,7 +39,7 @@ def offers(
     pixels = max(bucket.size[0] * bucket.size[1] for bucket in filled)
 
     def offer(name: str) -> Offer:
-        gpus = quote.gpus(name)
+        gpus = instances.gpus(name)
         configuration = configurations[gpus]
         values = configuration.values
         by_user = configuration.by_user
@@ -95,7 +95,7 @@ def fitted(
     """
     by_gpus: dict[int, list[str]] = {}
     for name in manifest.instance_types or limits.instance_types:
-        by_gpus.setdefault(quote.gpus(name), []).append(name)
+        by_gpus.setdefault(instances.gpus(name), []).append(name)
     return {
         gpus: _fitted(manifest, configuration, filled, resolution, limits, names, gpus, kept)
         for gpus, names in by_gpus.items()
@@ -143,7 +143,7 @@ def _alternatives(values: Mapping[str, Any], pixels: int, instance_type: str) ->
     return [
         one.name
         for one in instances.known()
-        if one.gpus == quote.gpus(instance_type) and memory_fit.fits(values, pixels, one.memory_gib)
+        if one.gpus == instances.gpus(instance_type) and memory_fit.fits(values, pixels, one.memory_gib)
     ]
 
 

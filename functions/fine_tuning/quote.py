@@ -198,9 +198,3 @@ def _slower(gpu: str) -> float:
     """How much longer arithmetic takes there than on the GPU on which images were encoded."""
     found, encoded = (recipe.seconds_per_step(64, 2**20, 0.0, one, "plain") for one in (gpu, "H200"))
     return found / encoded
-
-
-def gpus(instance_type: str) -> int:
-    """GPUs of an instance, each with a training process of its own; 1 where it is not known."""
-    instance = instances.find(instance_type)
-    return 1 if instance is None else instance.gpus
