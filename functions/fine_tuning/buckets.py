@@ -153,6 +153,10 @@ class Bucket:
     size: Size
     images: int
 
+    @property
+    def pixels(self) -> int:
+        return self.size[0] * self.size[1]
+
 
 @dataclass(frozen=True)
 class HeldBack:

@@ -37,9 +37,8 @@ def choose(
     if len(known) < len(found):
         return {}
     least = recipe.Gpus(known[0].gpus, min(one.memory_gib for one in known))
-    shown = [learning.Filled(bucket.size[0] * bucket.size[1], bucket.images) for bucket in filled]
     return learning.learning(
-        *(values, by_user, shown, epochs, least, seconds_per_step),
+        *(values, by_user, filled, epochs, least, seconds_per_step),
         *(wishes.scale_batch, wishes.scale_learning_rate),
     ).settings
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from fine_tuning.buckets import Bucket, batches
 from fine_tuning.recipe import Choice, Gpus, Recipe, fits
 
 BATCHES = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -34,18 +33,10 @@ BELONG_TO_THE_BATCH = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Filled:
-    """An aspect bucket: its pixels, and how many images (repeats counted) it shows in an epoch."""
-
-    pixels: int
-    images: int
-
-
 def learning(
     options: Mapping[str, Any],
     chosen_by_user: frozenset[str],
-    buckets: Sequence[Filled],
+    buckets: Sequence[Bucket],
     epochs: float,
     gpus: Gpus,
     seconds_per_step: Callable[[Mapping[str, Any]], float],
@@ -115,7 +106,7 @@ def _shared(options: Mapping[str, Any], gpus: int) -> dict[str, int]:
 def _larger_batch(
     options: Mapping[str, Any],
     before: int,
-    buckets: Sequence[Filled],
+    buckets: Sequence[Bucket],
     epochs: float,
     gpus: Gpus,
     seconds_per_step: Callable[[Mapping[str, Any]], float],
@@ -130,20 +121,17 @@ def _larger_batch(
     images = sum(bucket.images for bucket in buckets)
     pixels = max((bucket.pixels for bucket in buckets), default=1024 * 1024)
 
-    def batches(batch: int) -> int:
-        return sum(math.ceil(bucket.images / batch) for bucket in buckets)
-
     def seconds(batch: int, together: int = 1) -> float:
         """Of an epoch."""
         changed = {**options, "train_batch_size": batch, "gradient_accumulation_steps": together}
-        return batches(batch) / gpus.count / together * seconds_per_step(changed)
+        return batches(buckets, batch) / gpus.count / together * seconds_per_step(changed)
 
     possible = (
         batch
         for batch in BATCHES
         if max(before, own * accumulation * gpus.count) < batch * gpus.count <= MOST_TIMES_THE_BATCH * before
         and images * epochs >= LEAST_STEPS * batch * gpus.count
-        and images >= LEAST_FILLED * batches(batch) * batch
+        and images >= LEAST_FILLED * batches(buckets, batch) * batch
         and fits(options, batch, pixels, again, gpus.memory_gib)
         and seconds(batch) <= MOST_OF_THE_TIME * seconds(own, accumulation)
     )

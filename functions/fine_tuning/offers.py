@@ -36,7 +36,7 @@ def offers(
         filled: the buckets of an epoch; `images`: files behind them.
         resolution: (width, height) that buckets are made for.
     """
-    pixels = max(bucket.size[0] * bucket.size[1] for bucket in filled)
+    pixels = max(bucket.pixels for bucket in filled)
 
     def offer(name: str) -> Offer:
         gpus = instances.gpus(name)
@@ -116,7 +116,7 @@ def _fitted(
     values = configuration.values
     first = instances.find(instance_types[0])
 
-    pixels = max(bucket.size[0] * bucket.size[1] for bucket in filled)
+    pixels = max(bucket.pixels for bucket in filled)
 
     def seconds_per_step(options: Mapping[str, Any]) -> float:
         trained, _ = memory_fit.adapt(options, by_user, pixels, instance_types)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
+from fine_tuning.buckets import batches
 from fine_tuning.findings import Finding, in_order
 from fine_tuning.plan import Decision
 
@@ -34,7 +34,7 @@ def _bucket_table(decision: Decision) -> list[dict[str, int]]:
             "width": bucket.size[0],
             "height": bucket.size[1],
             "images": bucket.images,
-            "batches": math.ceil(bucket.images / batch_size),
+            "batches": batches([bucket], batch_size),
         }
         for bucket in decision.buckets
     ]

@@ -8,15 +8,18 @@ from typing import Any
 import pytest
 
 from fine_tuning import learning, recipe
-from fine_tuning.learning import Filled
+from fine_tuning.buckets import Bucket, Size
 from fine_tuning.recipe import Gpus
 from tests.recipe_data import CHARACTER, MEGAPIXEL, NOBODY
 
 GPUS = json.loads(Path(recipe.__file__).with_name("speed.json").read_text(encoding="utf-8"))["gpus"]
 
 
-def square(images: int) -> list[Filled]:
-    return [Filled(MEGAPIXEL, images)]
+SQUARE: Size = (1024, 1024)
+
+
+def square(images: int) -> list[Bucket]:
+    return [Bucket(SQUARE, images)]
 
 
 def recomputed_on(kind: str) -> Callable[[Mapping[str, Any]], float]:
@@ -87,8 +90,8 @@ def test_a_short_run_keeps_enough_steps() -> None:
 
 
 def test_a_batch_is_not_made_larger_than_its_buckets() -> None:
-    assert learned(CHARACTER, buckets=[Filled(MEGAPIXEL, 6)] * 40)["train_batch_size"] == 8
-    assert learned(CHARACTER, buckets=[Filled(MEGAPIXEL, 5)] * 40)["train_batch_size"] == 6
+    assert learned(CHARACTER, buckets=[Bucket(SQUARE, 6)] * 40)["train_batch_size"] == 8
+    assert learned(CHARACTER, buckets=[Bucket(SQUARE, 5)] * 40)["train_batch_size"] == 6
 
 
 @pytest.mark.parametrize(("count", "batch"), [(2, 2), (4, 1)])
