@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.identity import identity, is_repetition
@@ -15,7 +13,7 @@ from fine_tuning.steps.reading import read_manifest
 def claim_identity(run: Run, image: str, objects: Objects, records: RunRecords) -> dict[str, str | None]:
     """Claimed, or repeated with the run that is repeated. Safe to repeat: a run keeps its own claim."""
     manifest = read_manifest(run, objects)
-    base_model = json.loads(objects.read(run.plan_key))["base_model"]
+    base_model = objects.read_document(run.plan_key)["base_model"]
     files = from_lines(objects.read(run.inventory_key))
     name = identity(manifest.document, files, base_model, image)
     holder = records.claim(name, run.run_id)

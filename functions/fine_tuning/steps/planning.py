@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -46,9 +45,7 @@ def plan_run(
         return {"decision": "rejected", "plan": None, "ladder": [], "budget_usd": None}
     objects.write(run.config_key, kohya_toml.write(decision.config), "application/toml")
     objects.write(run.inventory_key, as_lines(files), "application/jsonl")
-    objects.write(
-        run.plan_key, json.dumps(decision.plan, indent=1, ensure_ascii=False).encode(), "application/json"
-    )
+    objects.write_document(run.plan_key, decision.plan)
     records.advance(run.run_id, "PLANNED", {"plan": decision.summary})
     return {
         "decision": "accepted",
