@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, Protocol
+from typing import Literal
 
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 15, 3600
 _SHARE_OF_THE_WAIT = 30
 
 
-class Build(Protocol):
-    """A build of the image; `commit` is what it was started for, as far as it says."""
+@dataclass(frozen=True)
+class Build:
+    """A build of the image. `commit`: what it was started for, as far as it says."""
 
-    @property
-    def build_id(self) -> str: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def commit(self) -> str | None: ...
+    build_id: str
+    status: Literal["IN_PROGRESS", "SUCCEEDED", "FAILED", "FAULT", "TIMED_OUT", "STOPPED"]
+    commit: str | None
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ The training image, the builds that make it and the source that they build.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from fine_tuning.aws.sdk import client
 from fine_tuning.aws.translation import code_of, translated
+from fine_tuning.image import Build
 
 if TYPE_CHECKING:
     from types_boto3_codebuild.client import CodeBuildClient
@@ -24,15 +24,6 @@ _VERSION_VARIABLE = "KOHYA_SS_VERSION"  # of container/buildspec.yml
 _NEWEST_BUILDS = 10
 _NO_IMAGE = frozenset({"ImageNotFoundException"})
 _NO_BRANCH = frozenset({"BranchDoesNotExistException"})
-
-
-@dataclass(frozen=True)
-class Build:
-    """A build of the image. `commit`: what it was started for, as far as it says."""
-
-    build_id: str
-    status: Literal["IN_PROGRESS", "SUCCEEDED", "FAILED", "FAULT", "TIMED_OUT", "STOPPED"]
-    commit: str | None
 
 
 class Images:
