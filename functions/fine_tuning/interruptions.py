@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fine_tuning import options
 from fine_tuning.findings import Finding, warning
 from fine_tuning.run import MANIFEST_NAME
 
@@ -16,7 +17,7 @@ def judge(values: Mapping[str, Any], kohya_version: str, spot: bool) -> list[Fin
     """
     if not spot:
         return []
-    if kohya_version.startswith("v22."):
+    if options.is_older(kohya_version):
         message = f"Kohya {kohya_version} cannot go on after an interruption: the run begins anew each time."
         remedy = "Leave out spot, or deploy the application with KohyaVersion=v25.2.2."
     elif values.get("gradient_accumulation_steps", 1) > 1:

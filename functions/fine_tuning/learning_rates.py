@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fine_tuning import options
 from fine_tuning.findings import Finding, error, warning
 from fine_tuning.learning import RATES
 from fine_tuning.run import MANIFEST_NAME
@@ -47,7 +48,7 @@ def _does_without(values: Mapping[str, Any], kohya_version: str) -> bool:
     """Adafactor's own rate replaces any; but newer networks first leave out weights of no rate, and an optimizer of
     none stops the trainer (networks/lora.py, prepare_optimizer_params).
     """
-    keeps_all = kohya_version.startswith("v22.") or values.get("network_module") == "networks.lora_fa"
+    keeps_all = options.is_older(kohya_version) or values.get("network_module") == "networks.lora_fa"
     return sets_its_own_rate(values) and keeps_all
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fine_tuning import base_model
+from fine_tuning import base_model, options
 from fine_tuning.file_kinds import CAPTION_EXTENSIONS
 from fine_tuning.findings import Finding, error, note
 from fine_tuning.nearest import did_you_mean
@@ -142,7 +142,7 @@ def apply(given: Mapping[str, Any], where: str, kohya_version: str) -> tuple[dic
 
 def allowed_names(option: str, kohya_version: str) -> tuple[str, ...]:
     """The names that network_module, optimizer_type or lr_scheduler may have."""
-    newer = not kohya_version.startswith("v22.")
+    newer = not options.is_older(kohya_version)
     return {
         "network_module": NETWORK_MODULES,
         "optimizer_type": OPTIMIZERS + (NEWER_OPTIMIZERS if newer else ()),

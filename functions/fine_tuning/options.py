@@ -49,6 +49,11 @@ def table(kohya_version: str) -> Mapping[str, Option]:
     }
 
 
+def is_older(kohya_version: str) -> bool:
+    """Whether that kohya_ss has the sd-scripts of early 2024, which lack much that the present ones have."""
+    return kohya_version.startswith("v22.")
+
+
 def keywords(kohya_version: str) -> Mapping[str, Mapping[str, list[str]]]:
     """{"optimizer_args" and "lr_scheduler_args": {optimizer or scheduler: the keywords that it takes}}."""
     found: Mapping[str, Mapping[str, list[str]]] = _read(kohya_version)["arguments"]

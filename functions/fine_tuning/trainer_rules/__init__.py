@@ -31,7 +31,7 @@ def judge(values: Values, written: Mapping[str, str], kohya_version: str) -> Ite
     table = options.table(kohya_version)
     # The graphical interface writes every default; what does nothing and says nothing else than one misleads nobody.
     spelt_out = {name for name in written if name in table and values.get(name) == table[name].default}
-    for rule in RULES + (OLDER_RULES if kohya_version.startswith("v22.") else ()):
+    for rule in RULES + (OLDER_RULES if options.is_older(kohya_version) else ()):
         silent = spelt_out if rule.code == "options-ignored" else ()
         named = [name for name in rule.options if name in written and name not in silent]
         if named and rule.broken(values):
