@@ -10,31 +10,18 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fine_tuning.buckets import LARGEST_SIDE
 from fine_tuning.findings import Finding, error, note, warning
 from fine_tuning.nearest import did_you_mean
 
 _SEEDS = (0, 2**32 - 1)  # numpy's
-_LARGEST_SIDE = 16384  # pixels
 _LARGEST_ITEM = 1000  # characters of one name=value
 
 # option → (smallest, largest); None: no limit
 _RANGES: Mapping[str, tuple[float | None, float | None]] = {
     **dict.fromkeys(
         (
-            *(
-                "train_batch_size",
-                "gradient_accumulation_steps",
-                "max_train_steps",
-                "max_train_epochs",
-                "network_dim",
-            ),
-            *(
-                "min_bucket_reso",
-                "max_bucket_reso",
-                "bucket_reso_steps",
-                "vae_batch_size",
-                "lr_scheduler_num_cycles",
-            ),
+            *("gradient_accumulation_steps", "vae_batch_size", "lr_scheduler_num_cycles"),
             *(
                 "save_every_n_epochs",
                 "save_every_n_steps",
@@ -70,7 +57,7 @@ _RANGES: Mapping[str, tuple[float | None, float | None]] = {
     **dict.fromkeys(("network_dropout", "validation_split"), (0, 0.99)),
     **dict.fromkeys(("seed", "validation_seed"), _SEEDS),
     # Beyond any GPU; the plan goes through every one of an epoch's buckets.
-    **dict.fromkeys(("min_bucket_reso", "max_bucket_reso", "bucket_reso_steps"), (1, _LARGEST_SIDE)),
+    **dict.fromkeys(("min_bucket_reso", "max_bucket_reso", "bucket_reso_steps"), (1, LARGEST_SIDE)),
     "train_batch_size": (1, 4096),
     "network_dim": (1, 4096),
     **dict.fromkeys(("max_train_steps", "max_train_epochs"), (1, 10**9)),
