@@ -38,8 +38,14 @@ def choose(
         return {}
     least = recipe.Gpus(known[0].gpus, min(one.memory_gib for one in known))
     return learning.learning(
-        *(values, by_user, filled, epochs, least, seconds_per_step),
-        *(wishes.scale_batch, wishes.scale_learning_rate),
+        options=values,
+        chosen_by_user=by_user,
+        buckets=filled,
+        epochs=epochs,
+        gpus=least,
+        seconds_per_step=seconds_per_step,
+        scale_batch=wishes.scale_batch,
+        scale_learning_rate=wishes.scale_learning_rate,
     ).settings
 
 

@@ -114,7 +114,10 @@ def lay_out(
     for folder, (name, count) in sorted(folders.items()):
         wants_captions = not name.startswith(folder_names.REGULARIZATION_FOLDER)
         placed, problems = place(
-            *(by_folder[folder], caption_extension, preferred_captions or caption_extension, wants_captions)
+            files=by_folder[folder],
+            caption_extension=caption_extension,
+            preferred=preferred_captions or caption_extension,
+            wants_captions=wants_captions,
         )
         findings += problems
         images = tuple(f for f in by_folder[folder] if f.kind == "image" and f.width)

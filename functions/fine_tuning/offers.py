@@ -46,7 +46,13 @@ def offers(
 
         def quoted_for(instance_type: str, steps: int) -> Quote:
             return quote.quote(
-                *(instance_type, steps, images, resolution, values, limits.prices, limits.corrections),
+                instance_type=instance_type,
+                steps=steps,
+                images=images,
+                resolution=resolution,
+                config=values,
+                prices=limits.prices,
+                corrections=limits.corrections,
                 by_user=by_user,
                 kohya_version=limits.kohya_version,
             )
@@ -131,7 +137,13 @@ def _fitted(
     chosen = kept
     if chosen is None:
         chosen = larger_batch.choose(
-            *(values, by_user, manifest.recipe, filled, epochs, instance_types), seconds_per_step
+            values=values,
+            by_user=by_user,
+            wishes=manifest.recipe,
+            filled=filled,
+            epochs=epochs,
+            instance_types=instance_types,
+            seconds_per_step=seconds_per_step,
         )
     changed, told = memory_fit.adapt({**values, **chosen}, by_user, pixels, instance_types)
     found = replace(configuration, values=changed, chosen=dict(chosen), epochs=epochs if chosen else None)

@@ -68,9 +68,12 @@ def plan(
         kept: `recipe` of the plan of the run that is retried with the same files.
     """
     configuration = resolve(manifest, toml, limits.kohya_version, limits.instance_types)
-    captions = configuration.preferred_captions
     layout = lay_out(
-        *(files, manifest.repeats, manifest.trigger_word, CAPTION_EXTENSION, captions),
+        files=files,
+        repeats=manifest.repeats,
+        trigger_word=manifest.trigger_word,
+        caption_extension=CAPTION_EXTENSION,
+        preferred_captions=configuration.preferred_captions,
         repeats_given="repeats" in manifest.document,
     )
     findings = [*_about_used(found, layout), *configuration.findings, *layout.findings]
@@ -124,7 +127,13 @@ def _decide(
     configurations = {gpus: found for gpus, (found, _) in recipes.items()}
     images = sum(len(folder.images) for folder in layout.folders)
     offered = offers(
-        *(manifest, configurations, configuration.values, filled, images, options.resolution, limits)
+        manifest=manifest,
+        configurations=configurations,
+        before=configuration.values,
+        filled=filled,
+        images=images,
+        resolution=options.resolution,
+        limits=limits,
     )
     kept, said = ladder.choose(offered)
     configuration, told = recipes[(kept or offered)[0].gpus]
