@@ -82,10 +82,7 @@ class UnfinishedUpload:
 
 
 def without_manifest(objects: Iterable[ListedObject]) -> list[ListedObject]:
-    """The dataset's files.
-
-    No manifest of this or a nested dataset's folder root, no folder markers, sorted by path.
-    """
+    """The dataset's files, sorted by path: neither its own manifest nor folder markers."""
     kept = (
         o for o in objects if o.file.path != MANIFEST_NAME and o.file.path and not o.file.path.endswith("/")
     )

@@ -1,4 +1,4 @@
-"""Ends a run: the final status once, the e-mail once."""
+"""Tells a run's user, and ends the run where that is what is told: the final status once, the e-mail once."""
 
 from __future__ import annotations
 
