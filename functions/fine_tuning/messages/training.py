@@ -15,20 +15,30 @@ from fine_tuning.service_limit import service_limit
 
 _MOST_WARNINGS = 10
 _MOST_OF_A_CODE = 3
-# reason → what is waited for, what a person may do about it.
+# reason → what is so, what is waited for, what a person may do about it.
 _WAITS = {
-    "capacity": ("AWS has no {instance} to give at the moment.", ""),
-    "quota": ("Your account's quota for {instance} is used up, or zero.", ""),
+    "capacity": ("AWS has no {instance} to give at the moment.", "a GPU", ""),
+    "quota": ("Your account's quota for {instance} is used up, or zero.", "a quota", ""),
     "quota-in-use": (
         "Other jobs of your account use a whole quota. It is tried again, on its last instance type for two days.",
+        "other jobs",
         "",
     ),
-    "sagemaker": ("SageMaker failed by itself; what was trained is continued from its last checkpoint.", ""),
-    "slot": ("As many runs as this stack allows are under way.", ""),
-    "image": ("The training image is being built.", ""),
-    "source": ("There is no training image yet, and no source to build one.", PUSH),
+    "sagemaker": (
+        "SageMaker failed by itself; what was trained is continued from its last checkpoint.",
+        "SageMaker",
+        "",
+    ),
+    "slot": ("As many runs as this stack allows are under way.", "its turn", ""),
+    "image": ("The training image is being built.", "the training image", ""),
+    "source": (
+        "There is no training image yet, and no source to build one.",
+        "the training image's source",
+        PUSH,
+    ),
     "upload": (
         "Its upload is not complete.",
+        "its files",
         "Upload what is missing; nothing needs to be dropped again.",
     ),
 }
@@ -46,7 +56,7 @@ def waiting(run: Run, facts: Mapping[str, Any]) -> Message:
     """
     reason, instance_type = str(facts["reason"]), facts.get("instance_type")
     instance = f"{instance_type or 'the instance'}{_capacity(facts.get('spot'))}"
-    what, remedy = _WAITS.get(reason, ("It cannot go on yet.", ""))
+    what, waited_for, remedy = _WAITS.get(reason, ("It cannot go on yet.", reason, ""))
     if reason == "quota" and (limit := service_limit(f"ResourceLimitExceeded {facts.get('detail')}", facts)):
         remedy = limit.remedy
     position, again = facts.get("position"), facts.get("retry_in_seconds")
@@ -66,7 +76,7 @@ def waiting(run: Run, facts: Mapping[str, Any]) -> Message:
         "waiting",
         f"WAITING_FOR_{reason.replace('-', '_').upper()}",
         run,
-        f"Waiting: {run.dataset} for {_WAITED_FOR.get(reason, reason)}",
+        f"Waiting: {run.dataset} for {waited_for}",
         paragraphs,
         needs_action=bool(remedy),
         # One mail a reason and rung, however often it is tried.
@@ -85,18 +95,6 @@ def _to_do(reason: str, remedy: str, run: Run) -> list[Paragraph]:
             ],
         ]
     return [[f"What to do: {remedy}" if remedy else "Nothing to do: it goes on by itself."]]
-
-
-_WAITED_FOR = {
-    "capacity": "a GPU",
-    "quota": "a quota",
-    "quota-in-use": "other jobs",
-    "sagemaker": "SageMaker",
-    "slot": "its turn",
-    "image": "the training image",
-    "source": "the training image's source",
-    "upload": "its files",
-}
 
 
 def started(
