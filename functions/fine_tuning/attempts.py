@@ -74,10 +74,7 @@ class Attempt:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Attempt:
-        ended = tuple(Ended(**each) for each in document.get("ended", ()))
-        # A flow that began before an update holds attempts without it.
-        waited = document.get("waited_for_others", 0)
-        return cls(document["number"], document["rung"], document["tries"], ended, waited)
+        return cls(**{**document, "ended": tuple(Ended(**each) for each in document["ended"])})
 
     def as_document(self) -> dict[str, Any]:
         return {**asdict(self), "ended": [asdict(each) for each in self.ended]}

@@ -214,6 +214,12 @@ def test_the_watcher_is_handed_the_task_token() -> None:
             assert "$states.context.Task.Token" in json.dumps(state["Arguments"]), name
 
 
+def test_the_first_attempt_is_told_as_the_functions_tell_every_later_one() -> None:
+    (accepted,) = dict(states(state_machine()))["IsAccepted"]["Choices"]
+    assert accepted["Assign"]["attempt"] == attempts.Attempt().as_document()
+    assert attempts.Attempt.from_document(accepted["Assign"]["attempt"]) == attempts.Attempt()
+
+
 def test_a_look_is_told_what_the_present_attempt_trains_on() -> None:
     """How long its first step may take, and how long it may wait and train, is the rung's."""
     assert state_machine()["States"]["WatchTraining"]["Arguments"]["Payload"]["rung"] == "{% $rung %}"
