@@ -14,7 +14,13 @@ from fine_tuning.steps.judging import judge_ending
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
-    run, attempt = Run.from_payload(event["run"]), Attempt.from_document(event["attempt"])
-    ladder, failure, budget = event["ladder"], event["failure"], event.get("budget_usd")
-    arn = event.get("pipeline_execution_arn")  # a flow of an older version of this stack does not say
-    return judge_ending(run, ladder, attempt, failure, budget, using.settings.patience, using.records, arn)
+    return judge_ending(
+        run=Run.from_payload(event["run"]),
+        ladder=event["ladder"],
+        attempt=Attempt.from_document(event["attempt"]),
+        pipeline_execution_arn=event["pipeline_execution_arn"],
+        failure=event["failure"],
+        budget_usd=event["budget_usd"],
+        patience=using.settings.patience,
+        records=using.records,
+    )

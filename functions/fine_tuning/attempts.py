@@ -147,8 +147,7 @@ def within_budget(rung: Rung, budget_usd: float | None, spent: float, remaining:
     if budget_usd is None or not spent or not price:
         return rung
     runtime = min(rung["max_runtime_seconds"], math.floor((budget_usd - spent) / price * 3600))
-    # A flow that began before an update holds rungs without them.
-    own, fixed = rung.get("own_seconds", rung["estimated_seconds"]), rung.get("fixed_seconds", 0)
+    own, fixed = rung["own_seconds"], rung["fixed_seconds"]
     if runtime < max(1, fixed + (own - fixed) * remaining):
         return None
     times = {"MaxTrainingRuntimeInSeconds": runtime, "MaxWaitTimeInSeconds": 2 * runtime}

@@ -23,14 +23,13 @@ def overdue(seen: Observation, now: datetime, deadline: datetime, rung: Mapping[
 
     Args:
         deadline: until when it may wait for an instance; on spot capacity, until when it may train, too.
-        rung: of the ladder. Without one, in a flow that an older version of this stack started, the deadline is as on
-            spot capacity.
+        rung: of the ladder.
     """
     if seen.status != "Executing":
         return None
     # Before there is a job, it waits for one.
     waits = seen.training_started_at is None and seen.secondary_status in {None, *WITHOUT_INSTANCE}
-    if not waits and not rung.get("spot", True):
+    if not waits and not rung["spot"]:
         began = datetime.fromisoformat(seen.training_started_at) if seen.training_started_at else deadline
         deadline = began + timedelta(seconds=rung["max_runtime_seconds"]) + _MARGIN
     if now < deadline:

@@ -67,7 +67,7 @@ def is_silent(record: Mapping[str, Any], now: datetime) -> bool:
     The quote of the trainer's own U-Net: the container may have gone back to it.
     """
     plan = record.get("plan") or {}
-    began, quoted = _moment(record, "TRAINING"), plan.get("own_seconds", plan.get("estimated_seconds"))
+    began, quoted = _moment(record, "TRAINING"), plan.get("own_seconds")
     if record["status"] != "TRAINING" or began is None or quoted is None:
         return False
     seen = record.get("observation") or {}

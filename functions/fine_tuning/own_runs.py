@@ -13,7 +13,6 @@ from typing import Any
 
 from fine_tuning import instances
 from fine_tuning.observation import ended_early
-from fine_tuning.speed import FAST_GPUS
 
 LEAST_RUNS = 3
 # A run that took far more or less than that was something else: a cached image, a broken clock.
@@ -65,9 +64,7 @@ def _ratio(record: Mapping[str, Any]) -> tuple[tuple[str, str], float] | None:
         return None
     if not tabulated or not actual or not _PLAUSIBLE[0] <= actual / tabulated <= _PLAUSIBLE[1]:
         return None
-    # An older record does not say which U-Net was expected: on other GPUs than these it was the trainer's own.
-    execution = plan.get("execution") or (None if instance.gpu in FAST_GPUS else "plain")
-    return None if execution is None else ((instance.gpu, execution), actual / tabulated)
+    return (instance.gpu, plan["execution"]), actual / tabulated
 
 
 def _of(ratios: list[float]) -> Correction:

@@ -32,7 +32,7 @@ def moved(before: Progress | None, seen: Observation, now: datetime) -> dict[str
         return dict(before)
     last = before if before is not None and before.get("training_job") == seen.training_job else {}
     stepped = here["step"] not in (None, last.get("step"))
-    stepped = stepped or (last.get("phase") == here["phase"] and _has_stepped(last))
+    stepped = stepped or (last.get("phase") == here["phase"] and last.get("stepped", False))
     return {**here, "since": now.isoformat(timespec="seconds"), "stepped": stepped}
 
 
@@ -48,14 +48,9 @@ def stall(
     if seen.status != "Executing" or seen.secondary_status != _TRAINING or not seen.metrics_read:
         return None
     still = now - datetime.fromisoformat(progress["since"])
-    if _has_stepped(progress):
+    if progress["stepped"]:
         return "stall" if still >= limit else None
     return "no-first-step" if still >= max(limit, _MARGIN * quoted) else None
-
-
-def _has_stepped(progress: Progress) -> bool:
-    """Of a record that an older version wrote: whether a step is known."""
-    return bool(progress.get("stepped", progress.get("step") is not None))
 
 
 def milestone(before: Progress | None, seen: Observation, milestones: Sequence[int]) -> int | None:

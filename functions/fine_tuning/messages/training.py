@@ -110,14 +110,13 @@ def started(
     warnings = [finding for finding in findings if finding.severity == "warning"]
     instance = f"{plan['instance_type']}{_capacity(plan['spot'])}"
     ladder = f", rung {rung['number']} of {rung['of']}" if rung else ""
-    # A report from before it was told names none.
-    base_model = str((report.get("plan") or {}).get("base_model") or "")
+    base_model = str(report["plan"]["base_model"])
     is_address = base_model.startswith("s3://")
     paragraphs: list[Paragraph] = [
         [f"The dataset {run.dataset} was accepted and its training is starting."],
         [
             *([f"Images: {facts['images']}"] if "images" in facts else []),
-            *([f"Base model: {base_model}"] if base_model and not is_address else []),
+            *([f"Base model: {base_model}"] if not is_address else []),
             f"Steps: {plan['total_steps']}",
             f"Instance: {instance}{ladder}",
             *([f"{in_words(tried)} {tried[-1].reason}"] if tried else []),

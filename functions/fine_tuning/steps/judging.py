@@ -31,22 +31,20 @@ def judge_ending(
     run: Run,
     ladder: Sequence[Mapping[str, Any]],
     attempt: Attempt,
+    pipeline_execution_arn: str,
     failure: Mapping[str, Any],
     budget_usd: float | None,
     patience: Patience,
     records: RunRecords,
-    pipeline_execution_arn: str | None = None,
 ) -> dict[str, Any]:
     """`again` with the next attempt and its rung, else `stopped` or `failed` with what is to be told.
 
     Safe to repeat, and harmless when it comes late: the record of a later attempt is left alone.
 
     Args:
-        pipeline_execution_arn: of the attempt that ended, as the flow knows it; None: as the record does.
+        pipeline_execution_arn: of the attempt that ended; empty where none was started.
     """
     record = records.get(run.run_id) or {}
-    if pipeline_execution_arn is None:
-        pipeline_execution_arn = str(record.get("pipeline_execution_arn") or "")
     failure = _of_the_wait(failure, record.get("stop_requested") or {}, pipeline_execution_arn)
     ended = _ended(ladder[attempt.rung], failure, pipeline_execution_arn)
     over = (*attempt.ended, ended)

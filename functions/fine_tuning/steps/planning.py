@@ -89,8 +89,7 @@ def _of_first(
     except ObjectMissingError:
         return [], None  # it ended before it was planned
     if {(file.path, file.sha256) for file in before} == {(file.path, file.sha256) for file in files}:
-        # A plan from before there was a choice chose nothing.
-        return [], plan_before.get("recipe", {})
+        return [], plan_before["recipe"]
     message = (
         f"The files are others than those of the run {run.retries}, so no checkpoint of it is continued."
     )

@@ -39,11 +39,11 @@ def watch(
     token: str,
     deadline: datetime,
     rung: Mapping[str, Any],
+    attempt: int,
     now: datetime,
     settings: Settings,
     records: RunRecords,
     training: Training,
-    attempt: int | None = None,
 ) -> Watched:
     """Stores the token, then looks once: an event that came before the token was stored is not missed.
 
@@ -53,14 +53,15 @@ def watch(
 
     Args:
         deadline: of deadline.py.
-        rung: what is trained on, as planned; empty in a flow that an older version of this stack started.
+        rung: what is trained on, as planned.
+        attempt: number of the start of the pipeline.
     """
     kept = {"task_token": token, **pipeline_execution.attributes(pipeline_execution_arn)}
     records.advance(run.run_id, "TRAINING", kept, attempt)
     record = {**records.find(run.run_id), **kept}
     watched, progress = _look(record, now, settings, records, training)
     limit = timedelta(seconds=settings.stall_seconds)
-    quoted = timedelta(seconds=rung.get("fixed_seconds", 0))
+    quoted = timedelta(seconds=rung["fixed_seconds"])
     seen = watched.observation
     if why := overdue(seen, now, deadline, rung) or stall(progress, seen, now, limit, quoted):
         _stop(why, run, pipeline_execution_arn, now, records, training)

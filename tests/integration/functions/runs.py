@@ -17,7 +17,9 @@ SUMMARY = {
     "spot": False,
     "estimated_seconds": 300,
     "estimated_cost_usd": 0.26,
+    "own_seconds": 300,
 }
+REPORT = json.dumps({"findings": [], "plan": {"base_model": "m@r"}}).encode()
 # The part of a rung that a look is told of.
 RUNG = {"spot": False, "max_runtime_seconds": 2400, "fixed_seconds": 305}
 

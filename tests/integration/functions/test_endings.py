@@ -13,7 +13,7 @@ from fine_tuning.attempts import Attempt, cost_of_earlier
 from fine_tuning.aws import deployment
 from fine_tuning.run import Run
 from tests.integration.functions.conftest import Stack
-from tests.integration.functions.runs import SUMMARY, starting
+from tests.integration.functions.runs import REPORT, SUMMARY, starting
 from tests.integration.functions.sagemaker_answers import EXECUTION, looks
 from tests.integration.functions.test_training import watch
 from tests.unit.functions.test_attempts import LADDER, REFUSED, rung
@@ -102,19 +102,6 @@ def test_given_a_judgement_that_comes_late_then_the_next_attempt_stays_known(sta
 
     record = stack.record(run["run_id"])
     assert (record["status"], record["pipeline_execution_arn"]) == ("TRAINING", NEXT)
-
-
-def test_given_a_flow_of_before_this_version_then_its_judgement_is_made_of_the_record(stack: Stack) -> None:
-    run = training(stack)
-    payload = {
-        "run": run,
-        "ladder": LADDER,
-        "attempt": Attempt().as_document(),
-        "failure": {"stage": "WatchTraining", "error": "TrainingFailed", "cause": "CapacityError: none"}
-        | {"observation": {**SEEN, "reason": "CapacityError: none"}},
-    }
-    assert judge_ending.handler(payload, stack.context)["decision"] == "again"
-    assert stack.record(run["run_id"])["attempts"][0]["pipeline_execution_arn"] == EXECUTION
 
 
 def test_given_an_internal_error_of_sagemaker_then_the_run_goes_on_from_its_checkpoint(stack: Stack) -> None:
@@ -324,7 +311,7 @@ def test_given_no_instance_came_in_time_then_the_next_rung_is_tried_and_its_star
     stack: Stack,
 ) -> None:
     run = training(stack)
-    stack.put(Run.from_payload(run).report_key, b'{"findings": []}')
+    stack.put(Run.from_payload(run).report_key, REPORT)
     given_up(stack, run)
     ladder = [rung("ml.p5.4xlarge"), rung("ml.g5.2xlarge")]
 

@@ -21,7 +21,7 @@ from fine_tuning.errors import AwsRequestError, RunsNotReconciledError
 from fine_tuning.run import run_id_of
 from tests.functions_data import BUCKET, dropped, event
 from tests.integration.functions.conftest import Stack
-from tests.integration.functions.runs import SUMMARY, planned, starting
+from tests.integration.functions.runs import REPORT, SUMMARY, planned, starting
 from tests.integration.functions.sagemaker_answers import EXECUTION, PIPELINE, describes, expects_stop, finds
 
 LATER = timedelta(minutes=6)
@@ -37,7 +37,7 @@ def step_functions(stack: Stack) -> Iterator[Stubber]:
 
 
 def tell_started(stack: Stack, run: dict[str, Any]) -> None:
-    stack.put(f"runs/{run['run_id']}/report.json", b'{"findings": []}')
+    stack.put(f"runs/{run['run_id']}/report.json", REPORT)
     facts = {"plan": SUMMARY, "image": "i", "pipeline_execution_arn": EXECUTION}
     notify.handler({"run": run, "kind": "started", "facts": facts}, stack.context)
 
@@ -372,7 +372,7 @@ def test_given_an_end_that_nobody_was_told_then_the_reconcile_tells_it_once(
     run = {"run_id": verified(stack)} if status == "COMPLETED" else planned(stack)
     run_id = run["run_id"]
     records = deployment.deployment(None).records
-    stack.put(f"runs/{run_id}/report.json", json.dumps({"findings": []}).encode())
+    stack.put(f"runs/{run_id}/report.json", REPORT)
     facts = {
         "COMPLETED": {"model": VERIFIED["model"]},
         "REPEATED": {"repeats": run_id},

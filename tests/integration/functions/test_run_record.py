@@ -42,7 +42,7 @@ from fine_tuning.steps.queueing import settle
 from tests.functions_data import event
 from tests.integration.functions import quick_dynamodb
 from tests.integration.functions.conftest import ACCOUNT, REGION, Stack
-from tests.integration.functions.runs import planned
+from tests.integration.functions.runs import REPORT, RUNG, planned
 from tests.integration.functions.test_endings import LADDER
 
 LIMIT = 2
@@ -160,7 +160,7 @@ class Runs(RuleBasedStateMachine):
     @rule()
     def drop(self) -> None:
         run = planned(self.stack, f"cats-{self.numbers():012}")
-        self.stack.put(f"runs/{run['run_id']}/report.json", json.dumps({"findings": []}).encode())
+        self.stack.put(f"runs/{run['run_id']}/report.json", REPORT)
         self.flows[run["run_id"]] = Flow(run)
 
     @precondition(lambda self: self.any_at(*GOING))
@@ -205,9 +205,10 @@ class Runs(RuleBasedStateMachine):
         self.look_at(flow, data.draw(st.integers(1, len(flow.starts) - 1)), "of-an-earlier-attempt")
 
     def look_at(self, flow: Flow, number: int, token: str) -> None:
-        payload = {"run": flow.run, "pipeline_execution_arn": flow.starts[number - 1], "attempt": number}
+        payload = {"run": flow.run, "pipeline_execution_arn": flow.starts[number - 1], "token": token}
+        payload |= {"deadline": DEADLINE, "rung": RUNG, "attempt": number}
         with contextlib.suppress(FineTuningError):
-            watch_training.handler({**payload, "token": token, "deadline": DEADLINE}, self.stack.context)
+            watch_training.handler(payload, self.stack.context)
 
     @precondition(lambda self: "Executing" in self.jobs.values())
     @rule(data=st.data(), status=st.sampled_from(ENDS))
@@ -229,7 +230,7 @@ class Runs(RuleBasedStateMachine):
         failure = {"stage": "WatchTraining", "error": "TrainingFailed", "observation": flow.observation}
         payload = {"run": flow.run, "ladder": LADDER, "attempt": flow.attempt}
         payload |= {"failure": {**failure, "cause": flow.observation["reason"]}}
-        payload |= {"pipeline_execution_arn": flow.starts[-1]}
+        payload |= {"pipeline_execution_arn": flow.starts[-1], "budget_usd": None}
         answers = [judge_ending.handler(payload, self.stack.context) for _ in range(2)]
         assert answers[0] == answers[-1]
         if answers[0]["decision"] == "again":
@@ -289,7 +290,7 @@ class Runs(RuleBasedStateMachine):
             assert answer["run_id"] not in self.flows or self.flows[answer["run_id"]].at == "slot"
             record = self.stack.record(answer["run_id"])
             deployment.deployment(None).records.advance(answer["run_id"], "PLANNED", {"plan": LADDER[0]})
-            self.stack.put(f"runs/{answer['run_id']}/report.json", json.dumps({"findings": []}).encode())
+            self.stack.put(f"runs/{answer['run_id']}/report.json", REPORT)
             names = ("run_id", "bucket", "dataset_prefix", "manifest_key", "manifest_version", "retries")
             self.flows.setdefault(answer["run_id"], Flow({name: record[name] for name in names}))
 

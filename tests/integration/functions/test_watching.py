@@ -10,7 +10,6 @@ from typing import Any
 import claim_identity
 import observe_training
 import pytest
-import watch_training
 from botocore.stub import Stubber
 
 from fine_tuning.aws import deployment, sdk
@@ -180,25 +179,6 @@ def test_a_training_that_encodes_thousands_of_images_is_waited_for_as_its_plan_q
     assert stack.record(run["run_id"])["stop_requested"]["by"] == "no-first-step"
 
 
-def test_given_a_flow_of_before_this_version_then_a_first_step_is_waited_for_as_the_stack_allows(
-    stack: Stack, sagemaker: Stubber, at: Callable[[datetime], None]
-) -> None:
-    run, begin = starting(stack), datetime.now(UTC)
-    payload = {
-        "run": run,
-        "pipeline_execution_arn": EXECUTION,
-        "token": "t1",
-        "deadline": "2999-01-01T00:00:00Z",
-    }
-    looks(sagemaker, "Executing")
-    watch_training.handler(payload, stack.context)
-    at(begin + timedelta(minutes=61))
-    looks(sagemaker, "Executing")
-    expects_stop(sagemaker)
-    watch_training.handler(payload, stack.context)
-    sagemaker.assert_no_pending_responses()
-
-
 def test_an_instance_that_comes_late_costs_the_training_none_of_its_time(
     stack: Stack, sagemaker: Stubber, at: Callable[[datetime], None]
 ) -> None:
@@ -238,25 +218,13 @@ def step(moment: datetime) -> list[dict[str, Any]]:
     ("job", "stopped_by"),
     [({"SecondaryStatus": "Pending"}, "no-instance"), ({"TrainingStartTime": datetime.now(UTC)}, "deadline")],
 )
-@pytest.mark.parametrize("rung", [{**RUNG, "spot": True}, None])
-def test_on_spot_and_in_a_flow_of_before_this_version_all_must_be_over_at_the_deadline(
-    stack: Stack,
-    sagemaker: Stubber,
-    rung: dict[str, Any] | None,
-    job: dict[str, Any],
-    stopped_by: str,
+def test_on_spot_all_must_be_over_at_the_deadline(
+    stack: Stack, sagemaker: Stubber, job: dict[str, Any], stopped_by: str
 ) -> None:
     run = starting(stack)
-    payload = {
-        "run": run,
-        "pipeline_execution_arn": EXECUTION,
-        "token": "t1",
-        "deadline": (datetime.now(UTC) - timedelta(seconds=1)).isoformat(),
-        **({"rung": rung} if rung else {}),
-    }
     looks(sagemaker, "Executing", **job)
     expects_stop(sagemaker)
-    watch_training.handler(payload, stack.context)
+    watch(stack, run, datetime.now(UTC) - timedelta(seconds=1), rung={**RUNG, "spot": True})
     sagemaker.assert_no_pending_responses()
     assert stack.record(run["run_id"])["stop_requested"]["by"] == stopped_by
 

@@ -25,6 +25,8 @@ def rung(instance_type: str, spot: bool = False, seconds: int = 3600) -> dict[st
         "instance_type": instance_type,
         "spot": spot,
         "estimated_seconds": seconds,
+        "own_seconds": seconds,
+        "fixed_seconds": 0,
         "estimated_cost_usd": 1.0,
         "usd_per_hour": {"ml.g6.2xlarge": 1.22, "ml.g5.2xlarge": 1.52, "ml.p5.4xlarge": 7.91}.get(
             instance_type
@@ -172,7 +174,7 @@ def test_a_rung_that_the_rest_of_the_budget_does_not_pay_for_is_passed_over() ->
     assert following(LADDER, Attempt(), ended("spot-wait", cost_usd=3), PATIENCE, 2.5) is None
 
 
-def test_a_rung_of_a_flow_that_began_before_an_update_is_held_to_its_share_of_the_quote() -> None:
+def test_a_rung_is_held_to_its_share_of_the_quote() -> None:
     assert within_budget(LADDER[1], 1.0 + 1801 / 3600 * 1.22, 1.0, remaining=0.5) is not None
     assert within_budget(LADDER[1], 1.0 + 1799 / 3600 * 1.22, 1.0, remaining=0.5) is None
 

@@ -18,7 +18,7 @@ def record(status: str = "COMPLETED", **more: Any) -> dict[str, Any]:
         {"status": name, "at": (NOON + timedelta(seconds=after)).isoformat(timespec="milliseconds")}
         for name, after in stations.items()
     ]
-    plan = {"estimated_cost_usd": 2.0, "estimated_seconds": 3600}
+    plan = {"estimated_cost_usd": 2.0, "own_seconds": 3600}
     return {
         "status": status,
         "history": history,

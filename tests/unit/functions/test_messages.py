@@ -37,6 +37,7 @@ SCALED = (
     "Speed: scaled to A10G from what was measured on H100: the trainer's own time as there; "
     "an image's work with arithmetic (55 %) and memory bandwidth (45 %)."
 )
+REPORTED = {"base_model": f"{DEFAULT_ID}@{DEFAULT_REVISION}"}
 QUOTE = {
     "instance_type": "ml.g5.8xlarge",
     "least_seconds": 1080,
@@ -116,7 +117,7 @@ def warnings(count: int) -> dict[str, Any]:
         )
         for n in range(count)
     ]
-    return {"findings": [finding.as_document() for finding in findings]}
+    return {"findings": [finding.as_document() for finding in findings], "plan": REPORTED}
 
 
 def failed(stage: str, name: str, cause: str, **more: Any) -> Message:
@@ -197,7 +198,7 @@ CASES: dict[str, Callable[[], Message]] = {
         {"plan": PLAN, "images": 120, "image": IMAGE},
         {
             "findings": [],
-            "plan": {"base_model": f"{DEFAULT_ID}@{DEFAULT_REVISION}"},
+            "plan": REPORTED,
             "quote": QUOTE,
         },
     ),
@@ -219,7 +220,8 @@ CASES: dict[str, Callable[[], Message]] = {
             "findings": [
                 finding.as_document()
                 for finding in larger_batch.told({"train_batch_size": 4}, {"train_batch_size": 8})
-            ]
+            ],
+            "plan": REPORTED,
         },
     ),
     "started-with-latents": lambda: messages.started(
@@ -228,7 +230,7 @@ CASES: dict[str, Callable[[], Message]] = {
             "plan": PLAN,
             "latents": {"images": 117, "of": 120, "runs": ["cats-ba9876543210", "cats-000000000000"]},
         },
-        {"findings": []},
+        {"findings": [], "plan": REPORTED},
     ),
     "started-with-warnings": lambda: messages.started(RUN, {"plan": PLAN, "image": IMAGE}, warnings(12)),
     "progress": lambda: messages.progress(RUN, {"observation": HALFWAY, "milestone": 50}),

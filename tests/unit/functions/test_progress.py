@@ -60,13 +60,6 @@ def test_after_an_interruption_the_step_that_was_made_before_it_is_not_taken_for
     assert stalled(*reclaimed, (300, seen(5)), (360, seen(5))) == "stall"
 
 
-def test_a_movement_that_an_older_version_has_recorded_is_judged_by_its_step() -> None:
-    progress = {"training_job": "j", "phase": "Training", "since": NOW.isoformat()}
-    after = NOW + LIMIT
-    assert stall({**progress, "step": 10}, seen(), after, LIMIT, QUOTED) == "stall"
-    assert stall({**progress, "step": None}, seen(step=None), after, LIMIT, QUOTED) is None
-
-
 def test_each_step_and_each_phase_begins_the_time_anew() -> None:
     assert not stalled((0, seen()), (50, seen(11)), (100, seen(11)))
     assert not stalled((0, seen(phase="Downloading")), (50, seen()), (100, seen()))
