@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from local.cli import records
+from local.cli import records, refusal
 from local.cli.account import Account
 from local.cli.failure import CommandError
 from local.cli.records import FINAL, Record
@@ -24,7 +24,10 @@ def run(account: Account, outputs: Mapping[str, str], run_id: str) -> int:
         print(f"run {run_id} is over already: {record['status']}")
     else:
         account.client("stepfunctions").stop_execution(executionArn=record["execution_arn"], cause=CAUSE)
-        record = _ended(table, run_id)
+        with refusal.told(
+            "Its flow is stopped, and the deployment stops its GPU job: ./dev runs shows its end."
+        ):
+            record = _ended(table, run_id)
         print(f"run {run_id}: {record['status']}")
     if is_training(account.client("sagemaker"), record):
         print("its GPU job was still running and is being stopped")

@@ -16,7 +16,7 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
-from local.cli import commands, dropping, image_source, refusal
+from local.cli import commands, dropping, image_source, records, refusal, stopping
 from local.cli.dataset import Dropped
 from local.cli.failure import CommandError
 
@@ -123,6 +123,23 @@ def test_whose_credentials_end_after_the_drop_reads_that_it_was_dropped(
     account = SimpleNamespace(client=lambda name: None)
     with pytest.raises(CommandError, match=r"The dataset is dropped.*Log in again"):
         dropping.run(account, {"BucketName": "b"}, tmp_path, follow=True)  # type: ignore[arg-type]
+
+
+def test_whose_credentials_end_while_a_run_is_stopped_reads_that_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = iter([{"status": "TRAINING", "execution_arn": "arn"}])
+
+    def find(table: Any, run_id: str) -> dict[str, Any]:
+        for record in answers:
+            return record
+        raise refused("ExpiredTokenException", "GetItem")
+
+    monkeypatch.setattr(records, "find", find)
+    monkeypatch.setattr(records, "table_of", lambda *_: None)
+    account = SimpleNamespace(client=lambda name: SimpleNamespace(stop_execution=lambda **_: None))
+    with pytest.raises(CommandError, match=r"Its flow is stopped.*Log in again"):
+        stopping.run(account, {}, "cats-1")  # type: ignore[arg-type]
 
 
 def test_whose_credentials_end_while_a_build_is_followed_reads_that_the_push_stays(
