@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.embedded_aws.setting_faults import Fault
 from tests.end_to_end.journey import QUICK, eventually
-from tests.faults.scene import Scenario, Scene
+from tests.faults.scene import SECONDS_TO_ACT, Act, Scenario, Scene
 
 THROTTLED = "Lambda.TooManyRequestsException"
 TIMED_OUT = "Sandbox.Timedout"
@@ -27,6 +27,8 @@ QUOTA_IN_USE = (
 INTERNAL_ERROR = {"fail": "InternalServerError: We encountered an internal error. Please try again."}
 LONG = {"config": {**QUICK, "max_train_steps": 4000}}
 FOR_GOOD = 1000
+# Shorter than what the flow gives any of its functions.
+LONGEST_HOLD = 50
 
 STEPS = (
     "ValidateManifest",
@@ -46,9 +48,9 @@ def function(name: str, *matching: str, error: str = CRASHED, times: int = 1, af
     return Fault("function", (f"{name}Function", *matching), {"error": error, "afterwards": after}, 0, times)
 
 
-def slow(name: str, seconds: float, *matching: str) -> Fault:
-    """A function that begins late."""
-    return Fault("function", (f"{name}Function", *matching), {"seconds": seconds})
+def held(name: str) -> Fault:
+    """A function that does not begin before the act that is played meanwhile is over."""
+    return Fault("function", (f"{name}Function",), {"seconds": LONGEST_HOLD})
 
 
 def clock(seconds: float) -> Fault:
@@ -70,18 +72,23 @@ def of_mail(kind: str) -> str:
     return f'"kind": "{kind}"'
 
 
-def _abort_at(*statuses: str) -> Any:
+def _while_held(act: Act) -> Act:
+    """It begins when the scenario's fault holds something and ends before that goes on, on a machine of any speed."""
+
+    def play(scene: Scene) -> None:
+        scene.strikes()
+        act(scene)
+        scene.repair()
+
+    return play
+
+
+def _abort_at(*statuses: str) -> Act:
     def act(scene: Scene) -> None:
         scene.reaches(*statuses)
         scene.abort()
 
     return act
-
-
-def _abort_at_the_first_look(scene: Scene) -> None:
-    """Which is slow to begin, so that the record does not know the pipeline execution yet."""
-    scene.strikes()
-    scene.abort()
 
 
 def _abort_in_training(scene: Scene) -> None:
@@ -113,7 +120,9 @@ def _let_time_pass(scene: Scene) -> None:
             )
         return False
 
-    eventually(is_seen, "a look at a training that has long stood still", 20, lambda: scene.record)
+    eventually(
+        is_seen, "a look at a training that has long stood still", SECONDS_TO_ACT, lambda: scene.record
+    )
 
 
 def _stop_the_job(scene: Scene) -> None:
@@ -205,8 +214,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "deployed-meanwhile",
         "a new version is deployed while the run trains",
-        act=_deploy_while_it_trains,
-        manifest={"config": {**QUICK, "max_train_steps": 300}},
+        (Fault("container", (), {"seconds": SECONDS_TO_ACT}),),
+        act=_while_held(_deploy_while_it_trains),
+        manifest={"config": {**QUICK, "max_train_steps": 40}},
     ),
     Scenario(
         "spot-interrupted-twice",
@@ -288,23 +298,23 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "image-deleted",
         "an image is deleted between its inspection and its training",
-        (slow("ResolveImage", 2),),
+        (held("ResolveImage"),),
         FAILED,
-        _delete_an_image,
+        _while_held(_delete_an_image),
     ),
     Scenario(
         "plan-deleted",
         "the plan is deleted before it is used",
-        (slow("ResolveImage", 2),),
+        (held("ResolveImage"),),
         FAILED,
-        _delete_the_plan,
+        _while_held(_delete_the_plan),
     ),
     Scenario(
         "model-deleted",
         "the model is deleted before it is proved",
-        (slow("VerifyModel", 3),),
+        (held("VerifyModel"),),
         FAILED,
-        _delete_the_model,
+        _while_held(_delete_the_model),
     ),
     # DynamoDB
     Scenario(
@@ -469,15 +479,15 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "long-encoding",
         "the first step takes longer than StallSeconds, but not twice as long as is quoted",
-        (Fault("container", (), {"seconds": 40}),),
-        act=_let_time_pass,
+        (Fault("container", (), {"seconds": SECONDS_TO_ACT}),),
+        act=_while_held(_let_time_pass),
         files=120,
         manifest={"config": {**QUICK, "resolution": "1024,1024"}},
     ),
     Scenario(
         "no-first-step",
         "the first step does not come in twice the time that is quoted",
-        (Fault("container", (), {"seconds": 60}),),
+        (Fault("container", (), {"seconds": SECONDS_TO_ACT}),),
         STOPPED,
         _let_time_pass,
         says=("made no first step",),
@@ -558,16 +568,16 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "aborted-inspecting",
         "the flow is aborted while it inspects",
-        (slow("InspectShard", 3),),
+        (held("InspectShard"),),
         STOPPED,
-        _abort_at("INSPECTING"),
+        _while_held(_abort_at("INSPECTING")),
     ),
     Scenario(
         "aborted-planned",
         "the flow is aborted after the plan",
-        (slow("ResolveImage", 3),),
+        (held("ResolveImage"),),
         STOPPED,
-        _abort_at("PLANNED"),
+        _while_held(_abort_at("PLANNED")),
     ),
     Scenario(
         "aborted-training", "the flow is aborted in training", (), STOPPED, _abort_in_training, manifest=LONG
@@ -575,9 +585,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "aborted-starting",
         "the flow is aborted right after the pipeline was started",
-        (slow("WatchTraining", 3),),
+        (held("WatchTraining"),),  # so that the record does not know the pipeline execution yet
         STOPPED,
-        _abort_at_the_first_look,
+        _while_held(Scene.abort),
         manifest=LONG,
     ),
     Scenario(
@@ -606,9 +616,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario(
         "aborted-verifying",
         "the flow is aborted while the model is proved",
-        (call("s3:GET", "VerifyModel", seconds=3),),
+        (call("s3:GET", "VerifyModel", seconds=LONGEST_HOLD),),
         STOPPED,
-        _abort_at("VERIFYING"),
+        _while_held(_abort_at("VERIFYING")),
     ),
     Scenario(
         "abort-unheard",

@@ -19,10 +19,12 @@ from tests.end_to_end.journey import REGION, Stack, dataset, eventually, quick_m
 from tests.faults.invariants import Evidence, is_over, violations
 
 # Of a machine that has more to do; a run takes 5 to 40 seconds.
-SECONDS_TO_END = 300.0
+SECONDS_TO_END = 900.0
+SECONDS_TO_ACT = 180.0  # until what a person waits for to act has come
 # Longer than Lambda waits before it repeats an invocation by an event: whatever is told twice is told by then.
 SECONDS_OF_SILENCE = 2.0
 COMPLETED = frozenset({"COMPLETED"})
+Act = Callable[["Scene"], None]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Scenario:
     what: str
     faults: tuple[Fault, ...] = ()
     ends: frozenset[str] = COMPLETED
-    act: Callable[[Scene], None] | None = None
+    act: Act | None = None
     most_mails: int = 1
     rungs: int = 1
     says: tuple[str, ...] = ()
@@ -68,7 +70,7 @@ class Scene:
     def record(self) -> dict[str, Any]:
         return self.stack.records(self.prefix)[-1]
 
-    def reaches(self, *wanted: str, seconds: float = 60) -> dict[str, Any]:
+    def reaches(self, *wanted: str, seconds: float = SECONDS_TO_ACT) -> dict[str, Any]:
         """The record once it has, or has had, one of the statuses."""
 
         def there() -> dict[str, Any] | None:
@@ -82,7 +84,7 @@ class Scene:
 
     def strikes(self) -> None:
         """Waits until the first fault has struck."""
-        eventually(lambda: struck(self.stack.endpoint, self.faults[0]), "a strike", 60)
+        eventually(lambda: struck(self.stack.endpoint, self.faults[0]), "a strike", SECONDS_TO_ACT)
 
     def job(self, status: str = "InProgress", secondary: str | None = None) -> dict[str, Any]:
         """The run's training job once it is in a status."""
@@ -97,7 +99,9 @@ class Scene:
             ]
             return fitting[0] if fitting else None
 
-        return eventually(there, f"a job {status} {secondary}", 60, lambda: self.stack.training_jobs(run_id))
+        return eventually(
+            there, f"a job {status} {secondary}", SECONDS_TO_ACT, lambda: self.stack.training_jobs(run_id)
+        )
 
     def interrupt(self) -> None:
         """AWS takes the spot instance away from the training job that runs."""
@@ -112,7 +116,7 @@ class Scene:
         request = urllib.request.Request(str(signed.url), body, dict(signed.headers))
         before = self._interruptions(name)
         with urllib.request.urlopen(request, timeout=10):
-            eventually(lambda: self._interruptions(name) > before, "an interruption", 60)
+            eventually(lambda: self._interruptions(name) > before, "an interruption", SECONDS_TO_ACT)
 
     def _interruptions(self, job: str) -> int:
         described = self.stack.client("sagemaker").describe_training_job(TrainingJobName=job)
