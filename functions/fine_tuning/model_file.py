@@ -22,10 +22,9 @@ REMEDY = "Read the training job's log in CloudWatch and mend the cause."
 
 @dataclass(frozen=True)
 class ModelHeader:
-    """What the header says. `data_bytes`: of all tensors together."""
+    """What the header says. `tensors`: how many."""
 
     tensors: int
-    data_bytes: int
     metadata: dict[str, str]
 
 
@@ -53,7 +52,7 @@ def read_header(header: bytes, file_size: int) -> ModelHeader:
     if expected != file_size:
         message = f"The model's header describes {expected} bytes, the file has {file_size}."
         raise ModelNotProvenError(message, REMEDY)
-    return ModelHeader(len(ends), max(ends), {str(k): str(v) for k, v in metadata.items()})
+    return ModelHeader(len(ends), {str(k): str(v) for k, v in metadata.items()})
 
 
 def _end(tensor: dict[str, Any]) -> int:

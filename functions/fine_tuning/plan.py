@@ -170,32 +170,21 @@ def _document(
     length: Schedule,
     limits: Limits,
 ) -> dict[str, Any]:
-    values = configuration.values
-    rank: int = values.get("network_dim", 4)  # networks/lora.py: 4 where nothing is said
     return {
         "schema_version": 1,
         "run_id": run.run_id,
         "kohya_version": limits.kohya_version,
-        "dataset_prefix": run.uri(run.dataset_prefix),
-        "output_name": values.get("output_name") or _plain_name(run.dataset),
+        "output_name": configuration.values.get("output_name") or _plain_name(run.dataset),
         "layout": [folder.as_document() for folder in layout.folders],
         "caption_extension": CAPTION_EXTENSION,
         "total_steps": length.total_steps,
         "epochs": length.epochs,
-        "batch_size": values.get("train_batch_size", 1),
-        "network": {
-            "module": values.get("network_module", "networks.lora"),
-            "rank": rank,
-            "alpha": float(values.get("network_alpha", 1)),
-            "train_text_encoder": not values.get("network_train_unet_only", False),
-        },
         "base_model": model.as_document(),
         "sample_prompts": list(manifest.sample_prompts),
         "trigger_word": manifest.trigger_word,
         "licence": manifest.licence,
         "privacy": manifest.privacy,
         "validation_patience": manifest.validation_patience,
-        "seed": values.get("seed", 1234),
         "recipe": dict(configuration.chosen),
         # The preset's options may be carried out differently on the machine found; these may not.
         "chosen_by_user": sorted(configuration.by_user),

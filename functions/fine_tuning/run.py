@@ -77,10 +77,6 @@ class Run:
     def report_key(self) -> str:
         return f"{self.prefix}report.json"
 
-    @property
-    def files_key(self) -> str:
-        return f"{self.prefix}inspection/files.jsonl"
-
     def shard_key(self, number: int) -> str:
         return f"{self.prefix}inspection/shard-{number:04d}.json"
 

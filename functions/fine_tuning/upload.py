@@ -55,7 +55,6 @@ class Completeness:
     """What has come of it, and what has not.
 
     Attributes:
-        missing: declared files, or images, that are not there (as declared).
         wait_seconds: when to look again, while waiting.
         findings: what is missing: why an expired upload is rejected, or what is waited for.
         stands_still: something is missing, and nothing has come for as long as an upload needs to settle, or
@@ -63,7 +62,6 @@ class Completeness:
     """
 
     status: Literal["complete", "waiting", "expired"]
-    missing: int
     wait_seconds: int
     findings: tuple[Finding, ...] = ()
     stands_still: bool = False
@@ -97,17 +95,17 @@ def completeness(
     quiet_seconds = (now - unchanged_since).total_seconds()
     unsettled = 0.0 if manifest.files else settle_seconds - quiet_seconds
     if not missing and unsettled <= 0:
-        return Completeness("complete", 0, 0)
+        return Completeness("complete", 0)
     if now - started_at >= timedelta(seconds=upload_wait_seconds):
         # Files that keep coming hold nothing back for ever: what is there and complete is taken.
         if not missing:
-            return Completeness("complete", 0, 0)
-        return Completeness("expired", _count(missing, manifest, objects), 0, tuple(missing))
+            return Completeness("complete", 0)
+        return Completeness("expired", 0, tuple(missing))
     first = min(_FIRST_WAIT_SECONDS, settle_seconds) if missing else unsettled
     wait = _wait_seconds(first, (now - started_at).total_seconds())
     patience = settle_seconds * (_PATIENCE_WITH_UNFINISHED if going_on else 1)
     stands_still = bool(missing) and quiet_seconds >= patience
-    return Completeness("waiting", _count(missing, manifest, objects), wait, tuple(missing), stands_still)
+    return Completeness("waiting", wait, tuple(missing), stands_still)
 
 
 def _wait_seconds(first: float, waited: float) -> int:
@@ -166,10 +164,6 @@ def _unfinished(upload: UnfinishedUpload) -> Finding:
     message = f"Its upload, begun at {upload.begun:%H:%M:%S} UTC, is not over."
     remedy = "Let it end, or upload the file again, then drop the manifest again."
     return error("upload-unfinished", upload.path, message, remedy)
-
-
-def _count(missing: Sequence[Finding], manifest: Manifest, objects: Sequence[ListedObject]) -> int:
-    return len(missing) if manifest.images is None else max(0, manifest.images - count_images(objects))
 
 
 def count_images(objects: Iterable[ListedObject]) -> int:

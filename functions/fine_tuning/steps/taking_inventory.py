@@ -53,7 +53,6 @@ def take_inventory(
     answer: dict[str, Any] = {
         "status": state.status,
         "wait_seconds": state.wait_seconds,
-        "missing": state.missing,
         "awaited": _awaited(state.findings) if state.stands_still else "",
         "sighting": sighting.as_document(),
         "shards": [],
@@ -65,7 +64,6 @@ def take_inventory(
         objects.write_document(run.report_key, rejection(state.findings))
         return answer
     files = [one.file for one in listed]
-    objects.write(run.files_key, inventory.as_lines(files), "application/jsonl")
     for number, shard in enumerate(shards.into_shards(files, settings.shard_size)):
         key = run.shard_key(number)
         document = {"files": [file.as_document() for file in shard]}

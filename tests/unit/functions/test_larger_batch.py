@@ -37,7 +37,7 @@ def test_plan_steps_buckets_and_quote_are_those_of_the_larger_batch() -> None:
     assert grown.summary is not None
     assert grown.quote is not None
     assert before.quote is not None
-    assert grown.plan["batch_size"] == config(grown)["train_batch_size"] == 8
+    assert config(grown)["train_batch_size"] == 8
     assert grown.plan["recipe"] == {"train_batch_size": 8, "learning_rate": config(grown)["learning_rate"]}
     assert config(grown)["learning_rate"] == pytest.approx(1e-4 * 2**0.75, rel=0.01)
     steps = 10 * (math.ceil(200 / 8) + math.ceil(420 / 8))
@@ -204,7 +204,7 @@ def test_several_gpus_train_as_many_steps_of_as_many_images_as_one() -> None:
     four, one = decide(FEW, instance_types=[FOUR], **KEPT), decide(FEW, instance_types=["ml.g6e.xlarge"])
     assert four.plan is not None
     assert one.plan is not None
-    assert (four.plan["batch_size"], one.plan["batch_size"]) == (1, 4)
+    assert (config(four)["train_batch_size"], config(one)["train_batch_size"]) == (1, 4)
     assert four.plan["total_steps"] == one.plan["total_steps"] == 500
     assert four.quote is not None
     assert four.quote.fixed_seconds < four.quote.seconds < four.quote.fixed_seconds + 501 * 1.2

@@ -22,7 +22,7 @@ from fine_tuning.base_model import DEFAULT_ID, DEFAULT_REVISION
 from fine_tuning.findings import error, warning
 from fine_tuning.messages import Message
 from fine_tuning.run import Run
-from tests.functions_data import IMAGE, RUN
+from tests.functions_data import RUN
 
 GOLDEN = Path(__file__).parent / "golden"
 PLAN = {
@@ -195,7 +195,7 @@ CASES: dict[str, Callable[[], Message]] = {
     ),
     "started": lambda: messages.started(
         RUN,
-        {"plan": PLAN, "images": 120, "image": IMAGE},
+        {"plan": PLAN, "images": 120},
         {
             "findings": [],
             "plan": REPORTED,
@@ -215,7 +215,7 @@ CASES: dict[str, Callable[[], Message]] = {
     ),
     "started-with-a-recipe": lambda: messages.started(
         RUN,
-        {"plan": PLAN, "image": IMAGE},
+        {"plan": PLAN},
         {
             "findings": [
                 finding.as_document()
@@ -232,7 +232,7 @@ CASES: dict[str, Callable[[], Message]] = {
         },
         {"findings": [], "plan": REPORTED},
     ),
-    "started-with-warnings": lambda: messages.started(RUN, {"plan": PLAN, "image": IMAGE}, warnings(12)),
+    "started-with-warnings": lambda: messages.started(RUN, {"plan": PLAN}, warnings(12)),
     "progress": lambda: messages.progress(RUN, {"observation": HALFWAY, "milestone": 50}),
     "completed": lambda: messages.completed(RUN, VERIFIED, PLAN),
     "completed-rehearsal": lambda: messages.completed(
