@@ -222,7 +222,15 @@ def test_the_first_attempt_is_told_as_the_functions_tell_every_later_one() -> No
 
 def test_a_look_is_told_what_the_present_attempt_trains_on() -> None:
     """How long its first step may take, and how long it may wait and train, is the rung's."""
-    assert state_machine()["States"]["WatchTraining"]["Arguments"]["Payload"]["rung"] == "{% $rung %}"
+    told = state_machine()["States"]["WatchTraining"]["Arguments"]["Payload"]
+    assert (told["rung"], told["attempt"]) == ("{% $rung %}", "{% $attempt.number %}")
+
+
+def test_an_ending_is_judged_by_the_attempt_that_ended_and_by_what_was_planned() -> None:
+    told = state_machine()["States"]["JudgeEnding"]["Arguments"]["Payload"]
+    names = ("attempt", "pipeline_execution_arn", "failure")
+    assert {name: told[name] for name in names} == {name: f"{{% ${name} %}}" for name in names}
+    assert (told["ladder"], told["budget_usd"]) == ("{% [$planned.ladder] %}", "{% $planned.budget_usd %}")
 
 
 def test_the_template_substitutes_exactly_what_the_definition_expects() -> None:
