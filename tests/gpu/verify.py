@@ -111,8 +111,9 @@ def run_groups(groups: list[Group], bench: Bench, report: Report, until: float) 
     """
     cpus, memory = os.cpu_count() or 1, least_memory_gib()
     together = max(1, min(cpus // CORES, int(memory / GPU_MEMORY_GIB) if memory else cpus))
-    # Each trainer would take as many threads as there are cores.
-    os.environ["OMP_NUM_THREADS"] = str(max(1, cpus // together))
+    # Each trainer would take as many as there are cores, and at each of thousands of small tensors all of them would
+    # wait for one whose core another trainer has.
+    os.environ["OMP_NUM_THREADS"] = "1"
     print(f"{together} side by side", flush=True)
     pool = ThreadPoolExecutor(together)
     running: dict[Future[None], Group] = {
