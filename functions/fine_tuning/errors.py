@@ -31,6 +31,10 @@ class ServiceUnavailableError(FineTuningError):
     """AWS throttled, timed out or failed on its side; the same call may succeed in a moment."""
 
 
+class TooManyMailsError(FineTuningError):
+    """More mails are on their way than a function has time for; this one may go out in a moment."""
+
+
 class AccessDeniedError(FineTuningError):
     """A role lacks a permission."""
 

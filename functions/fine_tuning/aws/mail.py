@@ -1,13 +1,14 @@
-"""SNS: e-mails, each published once."""
+"""SNS: e-mails, each published once, and not too many at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fine_tuning.aws.mail_pace import MailPace
 from fine_tuning.aws.sdk import client
 from fine_tuning.aws.translation import translated
-from fine_tuning.errors import ServiceUnavailableError
+from fine_tuning.errors import FineTuningError, ServiceUnavailableError, TooManyMailsError
 from fine_tuning.messages import Message
 from fine_tuning.observability import logger
 
@@ -44,6 +45,8 @@ class Mail:
 
         Of this publication, or of the one that happened before for the same identity. A mail that went out is not
         told again because it could not be remembered.
+
+        Raises TooManyMailsError where so many are on their way that this one has to come later.
         """
         from aws_lambda_powertools.utilities.idempotency import (
             DynamoDBPersistenceLayer,
@@ -88,6 +91,13 @@ class Mail:
                 raise problem.__cause__ or problem from problem
 
     def _publish(self, message: Message) -> str:
+        try:
+            MailPace(self._table).wait_for_turn()
+        except TooManyMailsError:
+            raise
+        except FineTuningError as problem:
+            # That somebody is told counts for more than at what pace.
+            logger.warning("A mail goes out unpaced", kind=message.kind, problem=str(problem))
         sns: SNSClient = client("sns")
         with translated(f"publish the mail '{message.kind}'"):
             answer = sns.publish(

@@ -42,7 +42,7 @@ def take_slot(run: Run, token: str, records: RunRecords, slots: SlotItem) -> dic
 def tell_waiting(
     run: Run, answer: Mapping[str, Any], objects: Objects, records: RunRecords, mail: Mail
 ) -> None:
-    """One mail a run that has to wait."""
+    """One mail a run that has to wait, if there is room for it among others."""
     if answer["status"] == "waiting":
         facts = {"reason": "slot", "position": answer["position"]}
         tell_in_passing(run, "waiting", facts, objects, records, mail)

@@ -15,7 +15,7 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from fine_tuning.aws import deployment, sdk
+from fine_tuning.aws import deployment, mail_pace, sdk
 from tests.functions_data import BUCKET
 
 REGION = "us-east-1"
@@ -110,6 +110,7 @@ class Stack:
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(mail_pace, "sleep", lambda seconds: None)
     deployment.forget()
     with mock_aws():
         yield _deploy(monkeypatch)

@@ -50,10 +50,10 @@ def put_item(backend: DynamoDBBackend, request: Request) -> Answer:
 
 
 def update_item(backend: DynamoDBBackend, request: Request) -> Answer:
-    backend.update_item(
+    item = backend.update_item(
         request["TableName"], request["Key"], request["UpdateExpression"], **_expressions(request)
     )
-    return {}
+    return {"Attributes": item.to_json()["Attributes"]} if "ReturnValues" in request else {}
 
 
 def _expressions(request: Request) -> dict[str, Any]:
