@@ -48,7 +48,7 @@ def _between_disks(monkeypatch: pytest.MonkeyPatch, before: Callable[[], object]
 def test_between_two_disks_a_state_is_copied_file_by_file_and_marked_last(
     store: CheckpointStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, slot = state(tmp_path / "output", "40"), store.complete()[1].state.parent
+    made, slot = state(tmp_path / "output", "40"), store.found()[0][1].state.parent
     seen: list[tuple[bool, list[str]]] = []
 
     def look() -> None:
@@ -59,7 +59,7 @@ def test_between_two_disks_a_state_is_copied_file_by_file_and_marked_last(
 
     # What is copied is gone: a third state need not fit the disk.
     assert seen == [(False, ["model.safetensors", "optimizer.bin"]), (False, ["optimizer.bin"])]
-    assert [checkpoint.step for checkpoint in store.complete()] == [40, 30]
+    assert [checkpoint.step for checkpoint in store.found()[0]] == [40, 30]
     assert not made.exists()
 
 
@@ -77,7 +77,7 @@ def test_a_copy_that_is_cut_short_leaves_the_state_before_it(
         store.keep(made, 40, 120, 40, {})
 
     assert [
-        checkpoint.step for checkpoint in CheckpointStore(tmp_path / "checkpoints", "run").complete()
+        checkpoint.step for checkpoint in CheckpointStore(tmp_path / "checkpoints", "run").found()[0]
     ] == [30]
 
 
