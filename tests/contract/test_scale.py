@@ -12,11 +12,10 @@ from fine_tuning.inventory import InventoryFile
 from fine_tuning.run import MANIFEST_NAME, Run, result_key_of
 from tests import judging
 from tests.contract.definitions import state_machine, template
-from tests.contract.test_state_machine import HISTORY, ITERATION, TASK, rest_of_the_longest
+from tests.contract.test_state_machine import HISTORY, ITERATION, RETRY, TASK, rest_of_the_longest
 from tests.functions_data import RUN, image_bytes
 
 PAYLOAD = 256 * 1024  # bytes
-RETRY = 3  # events: the failure, and the task scheduled and started once more
 
 
 def files(images: int) -> list[InventoryFile]:

@@ -29,6 +29,10 @@ from tests.contract.definitions import (
 STATES = [pytest.param(name, state, id=name) for name, state in states(state_machine())]
 TASKS = [each for each in STATES if each.values[1]["Type"] == "Task"]  # type: ignore[index]
 
+# An account's Lambdas all in use: the attempts of each state but these, of which one is a luxury and one no Lambda.
+TOO_MANY, THROTTLED = "Lambda.TooManyRequestsException", 200
+WITHOUT_PATIENCE = ("TakeOverLatents", "StartPipeline")
+
 # What `$states` holds (docs.aws.amazon.com, Step Functions, "Transforming data with JSONata").
 STATES_FIELDS = {"input", "result", "errorOutput", "context"}
 CONTEXT_FIELDS = {"Execution", "State", "StateMachine", "Task", "Map"}
@@ -114,7 +118,16 @@ def test_every_retry_backs_off_with_a_cap_and_full_jitter(name: str, state: dict
         assert retry["JitterStrategy"] == "FULL"
         assert retry["BackoffRate"] > 1
         assert retry["MaxDelaySeconds"] <= 60
-        assert retry["MaxAttempts"] <= 20
+        assert retry["MaxAttempts"] <= (THROTTLED if TOO_MANY in retry["ErrorEquals"] else 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "state"), [each for each in TASKS if each.values[0] not in WITHOUT_PATIENCE]
+)
+def test_who_is_throttled_waits_until_other_datasets_are_inspected(name: str, state: dict[str, Any]) -> None:
+    """The first retrier that names an error is the one that counts; States.TaskFailed names every error of a task."""
+    able = [each for each in state["Retry"] if {TOO_MANY, "States.TaskFailed"} & {*each["ErrorEquals"]}]
+    assert able[0]["MaxAttempts"] == THROTTLED
 
 
 def _successors(state: dict[str, Any]) -> set[str]:
@@ -307,6 +320,7 @@ def test_a_one_hour_run_takes_fewer_than_60_transitions() -> None:
 # task token: submitted and timed out instead); a Choice, Wait or Pass: entered, left. An iteration of the Map starts
 # and succeeds beside its task; the Map itself is entered, starts, succeeds, is left.
 TASK, TOKEN, PLAIN, ITERATION, MAP = 5, 6, 2, 2, 4
+RETRY = 3  # the failure, and the task scheduled and started once more
 HISTORY = 25_000  # events end an execution
 DAY = 24 * 3600
 
@@ -355,6 +369,7 @@ def test_the_pages_state_these_sums() -> None:
     assert f"+ {_looks(48 * 3600)} looks) × 6 events" in scale
     assert f"{_of_an_image()} looks" in scale
     assert f"{_looks(_of_the_machine())} looks" in scale
+    assert f"{_room_for_retries():,} retries" in scale
     assert f"{rest_of_the_longest():,} events" in scale
     for page in (scale, architecture):
         assert f"{_of_48_hours():,} events" in page
@@ -363,6 +378,17 @@ def test_the_pages_state_these_sums() -> None:
 
 def test_the_longest_run_stays_within_the_history_of_an_execution() -> None:
     assert _of_the_longest() < HISTORY * 0.98
+
+
+def test_throttling_leaves_room_in_the_history() -> None:
+    """Of the longest run, each shard of which was throttled once, one state may be for as long as it may be at all."""
+    assert _of_the_longest() + RETRY * (shards.MOST_SHARDS + THROTTLED) <= HISTORY
+
+
+def _room_for_retries() -> int:
+    """In the history of a run of 48 hours with 100,000 images, which are 1,000 shards."""
+    rest = TOKEN * (transitions(GOOD_RUN, shards=0, looks=1) + _looks(48 * 3600))
+    return (HISTORY - rest - (ITERATION + TASK) * 1_000) // RETRY
 
 
 def _of_the_machine() -> int:
