@@ -43,6 +43,10 @@ class AwsRequestError(FineTuningError):
     """AWS refused a request for another reason; repeating it changes nothing."""
 
 
+class BuildQuotaError(FineTuningError):
+    """CodeBuild runs as many builds of the account as it may; another one is started when one of them has ended."""
+
+
 class ObjectMissingError(FineTuningError):
     """An S3 object that must be there is not."""
 

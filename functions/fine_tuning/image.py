@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+# 60 minutes in CodeBuild's queue and 120 at work, as template.yaml has it.
+LONGEST_BUILD = timedelta(hours=3)
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 15, 3600
 _SHARE_OF_THE_WAIT = 30
 
@@ -64,8 +66,8 @@ def decide(image: str | None, builds: Sequence[Build], commit: str | None) -> Im
 def wait_seconds(waited: timedelta) -> int:
     """When to look again for an image that is being built: a thirtieth of the time waited, 15 s at least.
 
-    A look is 9 events of Step Functions' history, which ends at 25,000 (docs/scale.md). The longest build, 60 minutes
-    in its queue and 120 minutes at work, takes 128 looks; after half an hour one comes each minute.
+    A look is 9 events of Step Functions' history, which ends at 25,000 (docs/scale.md). The longest build takes 128
+    looks; after half an hour one comes each minute.
     """
     share = int(waited.total_seconds()) // _SHARE_OF_THE_WAIT
     return min(_LONGEST_WAIT_SECONDS, max(_FIRST_WAIT_SECONDS, share))

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fine_tuning import attempts, measurements, shards, upload
-from fine_tuning.image import wait_seconds
+from fine_tuning.image import LONGEST_BUILD, wait_seconds
 from tests.contract.definitions import (
     ROOT,
     STATE_MACHINE,
@@ -401,6 +401,7 @@ def _of_an_image() -> int:
     """Looks for an image whose build waits and works as long as it may."""
     (build,) = resources("AWS::CodeBuild::Project").values()
     minutes = build["QueuedTimeoutInMinutes"] + build["TimeoutInMinutes"]
+    assert timedelta(minutes=minutes) == LONGEST_BUILD  # nor is one that is in its way waited for any longer
     return _times(60 * minutes, lambda waited: wait_seconds(timedelta(seconds=waited)))
 
 

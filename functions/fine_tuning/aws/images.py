@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fine_tuning.aws.sdk import client
 from fine_tuning.aws.translation import code_of, translated
+from fine_tuning.errors import AwsRequestError, BuildQuotaError
 from fine_tuning.image import Build
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ _VERSION_VARIABLE = "KOHYA_SS_VERSION"  # of container/buildspec.yml
 _NEWEST_BUILDS = 10
 _NO_IMAGE = frozenset({"ImageNotFoundException"})
 _NO_BRANCH = frozenset({"BranchDoesNotExistException"})
+_TOO_MANY_BUILDS = "AccountLimitExceededException"
+# "Cannot have more than 1 builds in queue for the account"; CodeBuild's guide promises a queue that such accounts lack.
+_NO_BUILDS = "more than 0 builds"
+_RAISE_THE_QUOTA = (
+    "Raise the quota 'Concurrently running builds for Linux/Large environment' of AWS CodeBuild (Service Quotas), then "
+    "run it again."
+)
 
 
 class Images:
@@ -95,17 +103,29 @@ class Images:
         """Starts the build of a commit with the wanted kohya_ss.
 
         Two runs that find no image at the same time start one build.
+
+        Raises BuildQuotaError where other builds of the account are in the way, AwsRequestError where it may have none.
         """
         codebuild: CodeBuildClient = client("codebuild")
         token = hashlib.sha256(f"{self._build_project} {commit} {self._kohya_version}".encode()).hexdigest()
         with translated(f"start a build of {self._build_project}"):
-            answer = codebuild.start_build(
-                projectName=self._build_project,
-                sourceVersion=commit,
-                environmentVariablesOverride=[{"name": _VERSION_VARIABLE, "value": self._kohya_version}],
-                idempotencyToken=token,
-            )
+            try:
+                answer = codebuild.start_build(
+                    projectName=self._build_project,
+                    sourceVersion=commit,
+                    environmentVariablesOverride=[{"name": _VERSION_VARIABLE, "value": self._kohya_version}],
+                    idempotencyToken=token,
+                )
+            except codebuild.exceptions.ClientError as cause:
+                if code_of(cause) != _TOO_MANY_BUILDS:
+                    raise
+                raise _refused(str(cause)) from cause
         return answer["build"]["id"]
+
+
+def _refused(said: str) -> BuildQuotaError | AwsRequestError:
+    kind = AwsRequestError if _NO_BUILDS in said else BuildQuotaError
+    return kind(f"CodeBuild starts no build of the training image: {said}.", _RAISE_THE_QUOTA)
 
 
 def _version_of(build: BuildTypeDef) -> str | None:

@@ -31,6 +31,14 @@ _WAITS = {
     ),
     "slot": ("As many runs as this stack allows are under way.", "its turn", ""),
     "image": ("The training image is being built.", "the training image", ""),
+    "build-quota": (
+        (
+            "Other builds use your account's quota of AWS CodeBuild, 'Concurrently running builds for Linux/Large "
+            "environment'. The training image is built when one of them has ended; it waits up to three hours for that."
+        ),
+        "other builds",
+        "",
+    ),
     "source": (
         "There is no training image yet, and no source to build one.",
         "the training image's source",
@@ -51,7 +59,8 @@ _OWN_RUNS = (
 def waiting(run: Run, facts: Mapping[str, Any]) -> Message:
     """A run that could not go on at once.
 
-    `facts`: `{"reason": "capacity"|"quota"|"quota-in-use"|"sagemaker"|"slot"|"image"|"source"|"upload",
+    `facts`: `{"reason": "capacity"|"quota"|"quota-in-use"|"sagemaker"|"slot"|"image"|"build-quota"|"source"|
+    "upload",
     "instance_type"?, "spot"?, "detail"?, "retry_in_seconds"?, "position"?}`.
     """
     reason, instance_type = str(facts["reason"]), facts.get("instance_type")

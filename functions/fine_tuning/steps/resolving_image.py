@@ -10,8 +10,8 @@ from fine_tuning.aws.images import Images
 from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
-from fine_tuning.errors import FineTuningError
-from fine_tuning.image import decide, wait_seconds
+from fine_tuning.errors import BuildQuotaError, FineTuningError
+from fine_tuning.image import LONGEST_BUILD, decide, wait_seconds
 from fine_tuning.observability import logger
 from fine_tuning.run import Run
 from fine_tuning.steps.telling import tell_in_passing
@@ -22,23 +22,31 @@ _WAITING = "WAITING_FOR_IMAGE"
 def resolve_image(run: Run, now: datetime, images: Images, records: RunRecords) -> dict[str, Any]:
     """Ready with the image by digest, building, failed, or no_source.
 
-    A running build is awaited, never duplicated.
+    A running build is awaited, never duplicated. So are other builds of the account that keep the image's from being
+    started: building without a `build_id`, for as long as one build may take.
     """
     image = images.newest()
     builds = [] if image else images.builds()
     commit = None if image else images.source_commit()
     decision = decide(image, builds, commit)
-    build_id = decision.build_id
+    answer = {"status": decision.status, "image": image, "build_id": decision.build_id, "wait_seconds": 0}
+    if decision.status != "building":
+        return answer
+    waited = _waited(run, now, records)
     if decision.starts_build and commit is not None:
-        build_id = images.start_build(commit)
-    if decision.status == "building":
-        records.advance(run.run_id, _WAITING)
-    return {
-        "status": decision.status,
-        "image": image,
-        "build_id": build_id,
-        "wait_seconds": wait_seconds(_waited(run, now, records)) if decision.status == "building" else 0,
-    }
+        answer["build_id"] = _started(commit, waited, images)
+    records.advance(run.run_id, _WAITING)
+    return {**answer, "wait_seconds": wait_seconds(waited)}
+
+
+def _started(commit: str, waited: timedelta, images: Images) -> str | None:
+    try:
+        return images.start_build(commit)
+    except BuildQuotaError as refusal:
+        if waited > LONGEST_BUILD:
+            raise
+        logger.warning("The image's build cannot be started yet", problem=str(refusal))
+        return None
 
 
 def _waited(run: Run, now: datetime, records: RunRecords) -> timedelta:
@@ -51,10 +59,13 @@ def _waited(run: Run, now: datetime, records: RunRecords) -> timedelta:
 def tell_building(
     run: Run, resolved: Mapping[str, Any], objects: Objects, records: RunRecords, mail: Mail
 ) -> None:
-    """One mail a run that waits for a build."""
-    if resolved["status"] == "building":
+    """One mail a run that waits for its build, and one if that has to wait for others."""
+    if resolved["status"] != "building":
+        return
+    facts = {"reason": "build-quota"}
+    if resolved["build_id"] is not None:
         facts = {"reason": "image", "detail": f"The build is {resolved['build_id']}."}
-        tell_in_passing(run, "waiting", facts, objects, records, mail)
+    tell_in_passing(run, "waiting", facts, objects, records, mail)
 
 
 def tell_missing_source(

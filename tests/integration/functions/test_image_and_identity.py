@@ -12,9 +12,11 @@ import claim_identity
 import notify
 import pytest
 import resolve_image
+from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 
 from fine_tuning.aws import deployment, sdk
+from fine_tuning.errors import AwsRequestError, BuildQuotaError
 from tests.functions_data import IMAGE
 from tests.integration.functions.conftest import ENVIRONMENT, REGION, Stack
 from tests.integration.functions.runs import planned
@@ -145,13 +147,65 @@ def test_given_source_and_no_image_then_one_build_is_started_and_awaited(stack: 
     assert stack.record(run["run_id"])["status"] == "WAITING_FOR_IMAGE"
 
 
+REFUSED = "Cannot have more than {} builds in queue for the account"
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+    """CodeBuild starts nothing."""
+
+    def start_build(**_: Any) -> None:
+        answer = {"Code": "AccountLimitExceededException", "Message": REFUSED.format(allowed)}
+        raise ClientError({"Error": answer}, "StartBuild")  # type: ignore[typeddict-item]
+
+    monkeypatch.setattr(sdk.client("codebuild"), "start_build", start_build)
+
+
+def any_look_at_the_branch(monkeypatch: pytest.MonkeyPatch) -> None:
+    tip = {"branch": {"branchName": "main", "commitId": "c0ffee"}}
+    monkeypatch.setattr(sdk.client("codecommit"), "get_branch", lambda **_: tip)
+
+
+def test_given_other_builds_use_the_quota_then_they_are_waited_for_like_a_build_but_not_for_ever(
+    stack: Stack, at: Callable[[datetime], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, begin = planned(stack), datetime.now(UTC)
+    make_repositories(with_source=True)
+    any_look_at_the_branch(monkeypatch)
+    with monkeypatch.context() as meanwhile:
+        refusing(meanwhile, allowed=1)
+        for minutes in (0, 5, 170):
+            at(begin + timedelta(minutes=minutes))
+            answer = resolve_image.handler({"run": run}, stack.context)
+            assert (answer["status"], answer["build_id"]) == ("building", None)
+            assert answer["wait_seconds"] >= 15
+        (mail,) = stack.mails()
+        assert mail["Subject"] == "Waiting: cats for other builds"
+        assert "Concurrently running builds for Linux/Large environment" in mail["Message"]
+        assert stack.record(run["run_id"])["status"] == "WAITING_FOR_IMAGE"
+        at(begin + timedelta(minutes=181))
+        with pytest.raises(BuildQuotaError, match="Cannot have more than 1 builds in queue"):
+            resolve_image.handler({"run": run}, stack.context)
+    # When one of them has ended, then the image's is started
+    answer = resolve_image.handler({"run": run}, stack.context)
+    assert builds() == [answer["build_id"]]
+
+
+def test_given_a_quota_of_no_build_then_nothing_is_waited_for(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = planned(stack)
+    make_repositories(with_source=True)
+    refusing(monkeypatch, allowed=0)
+    with pytest.raises(AwsRequestError, match="What to do: Raise the quota 'Concurrently running builds"):
+        resolve_image.handler({"run": run}, stack.context)
+
+
 def test_the_longer_a_build_is_waited_for_the_rarer_it_is_looked_at(
     stack: Stack, at: Callable[[datetime], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, begin = planned(stack), datetime.now(UTC)
     make_repositories(with_source=True)
-    tip = {"branch": {"branchName": "main", "commitId": "c0ffee"}}
-    monkeypatch.setattr(sdk.client("codecommit"), "get_branch", lambda **_: tip)
+    any_look_at_the_branch(monkeypatch)
     waits = []
     for minutes in (0, 5, 31, 181):
         at(begin + timedelta(minutes=minutes))

@@ -176,6 +176,7 @@ CASES: dict[str, Callable[[], Message]] = {
     "waiting-for-image": lambda: messages.waiting(
         RUN, {"reason": "image", "detail": f"The build is {BUILD}."}
     ),
+    "waiting-for-other-builds": lambda: messages.waiting(RUN, {"reason": "build-quota"}),
     "waiting-for-other-jobs": lambda: messages.waiting(
         RUN,
         {
