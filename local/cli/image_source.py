@@ -194,21 +194,39 @@ def follow_build(
             return build
         waited = time.monotonic() - begun
         if build is None and waited > SECONDS_TO_START_BUILDING:
-            raise CommandError(
-                f"the push of {commit} started no build of {project}. ./dev replay --dry-run image-source shows AWS's "
-                f"refusal, if there was one: the quota `{refusal.BUILD_QUOTA}` is 0 or in use, or the rule lacks a "
-                "permission. Once that is mended, ./dev push-image-source starts the build."
-            )
+            raise CommandError(why_nothing_builds(codebuild, project, commit))
         if waited > SECONDS_TO_BUILD:
             raise CommandError(f"the build of {commit} did not end within {SECONDS_TO_BUILD / 3600:g} hours")
         time.sleep(poll)
 
 
+def why_nothing_builds(codebuild: Any, project: str, commit: str) -> str:
+    """CodeBuild refuses what is above the account's quota, and EventBridge does not ask it a second time."""
+    said = f"the push of {commit} started no build of {project}"
+    builds = newest_builds(codebuild, project)
+    under_way = [build["id"] for build in builds if build["buildStatus"] == "IN_PROGRESS"]
+    if under_way:
+        return (
+            f"{said} while {under_way[0]} is under way: the quota `{refusal.BUILD_QUOTA}` may allow no second one. The "
+            "commit is built by itself once that one has ended, and an e-mail tells of it."
+        )
+    return (
+        f"{said}. ./dev replay --dry-run image-source shows AWS's refusal, if there was one: the quota "
+        f"`{refusal.BUILD_QUOTA}` is 0 or in use, or the rule lacks a permission. Once that is mended, "
+        "./dev push-image-source starts the build."
+    )
+
+
 def newest_build(codebuild: Any, project: str, commit: str) -> dict[str, Any] | None:
-    ids = codebuild.list_builds_for_project(projectName=project, sortOrder="DESCENDING")["ids"][:20]
-    builds: list[dict[str, Any]] = codebuild.batch_get_builds(ids=ids)["builds"] if ids else []
+    builds = newest_builds(codebuild, project)
     of_commit = [b for b in builds if commit in (b.get("sourceVersion"), b.get("resolvedSourceVersion"))]
     return max(of_commit, key=lambda build: str(build.get("startTime", "")), default=None)
+
+
+def newest_builds(codebuild: Any, project: str) -> list[dict[str, Any]]:
+    ids = codebuild.list_builds_for_project(projectName=project, sortOrder="DESCENDING")["ids"][:20]
+    builds: list[dict[str, Any]] = codebuild.batch_get_builds(ids=ids)["builds"] if ids else []
+    return builds
 
 
 def exported(build: Mapping[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ import pytest
 
 from local.cli import image_source, retrying, stopping
 from local.cli.image_source import NOT_SOURCE, SOURCE, push, wait_for_image
+from tests.embedded_aws.setting_faults import Fault, faults, struck
 from tests.end_to_end import source
 from tests.end_to_end.conftest import Deployer
 from tests.end_to_end.journey import Stack, dataset, drop_long_run, eventually, quick_manifest
@@ -38,6 +39,13 @@ def _asked_for_source(stack: Stack) -> bool:
     """While the upload is waited for."""
     mails = [mail.get_content() for mail in stack.mails(kind="waiting") if "source" in mail["Subject"]]
     return any("\n./dev push-image-source\n" in text and "\n./dev retry " in text for text in mails)
+
+
+def _told_of(stack: Stack, project: str) -> int:
+    """How many images of a project mails tell of; other stacks build meanwhile."""
+    return sum(
+        f":build/{project}:" in str(mail["X-Attribute-build_id"]) for mail in stack.mails(kind="image-built")
+    )
 
 
 def waiting_source(folder: Path, gate: Path) -> Path:
@@ -135,3 +143,47 @@ def test_the_life_of_the_image(
     record = stack.record(stack.drop("of-the-other-kohya", dataset(2), quick_manifest()))
     assert (record["status"], record["image"]) == ("COMPLETED", image), record
     deployer.delete(PROJECT)
+
+
+def test_what_the_quota_of_builds_refuses_is_built_after_the_build_before(
+    deployer: Deployer, tmp_path: Path
+) -> None:
+    stack = deployer.deploy("one-build", ProjectName="one-build", RoleNamePrefix="one")
+    account = deployer.account_of("one-build")
+    project = stack.outputs["ImageBuildProjectName"]
+    refused = {
+        "code": "AccountLimitExceededException",
+        "message": "Cannot have more than 1 builds in queue for the account",
+    }
+
+    # Given builds of others use the quota when the source is pushed, and when a run wants to start its build itself
+    with faults(stack.endpoint, Fault("call", ("codebuild:StartBuild", project), refused, times=2)) as (
+        name,
+    ):
+        commit = push(account, stack.outputs)
+        eventually(lambda: struck(stack.endpoint, name) == 1, "a push that is refused its build")
+        prefix = stack.drop("beside-other-builds", dataset(2), quick_manifest())
+        waiting = stack.record(prefix, {"WAITING_FOR_IMAGE"})
+        assert "Other builds use your account's quota" in stack.mail(waiting["run_id"], "waiting")
+        assert source.builds(stack) == []
+        # Then it starts it at a later look
+        record = stack.record(prefix)
+    assert record["status"] == "COMPLETED", record
+    assert record["image"] == image_source.image_tagged(account, stack.outputs, f"{commit}-v25.2.2")
+    assert len(source.builds(stack)) == 1
+
+    # Given two pushes in a row of which the later one's build is refused
+    gate = tmp_path / "gate"
+    push(account, stack.outputs, waiting_source(tmp_path / "source", gate))
+    eventually(lambda: len(source.builds(stack)) == 2, "the first one's build")
+    with faults(stack.endpoint, Fault("call", ("codebuild:StartBuild", project), refused)) as (name,):
+        later = push(account, stack.outputs)
+        eventually(lambda: struck(stack.endpoint, name) == 1, "the second one's refusal")
+    # When the first one's has ended, then the second one's is built, once, and is the latest
+    gate.touch()
+    uri = wait_for_image(account, stack.outputs, later, lambda line: None).uri
+    assert uri == image_source.image_tagged(account, stack.outputs, "latest")
+    eventually(lambda: _told_of(stack, project) == 3, "a mail of each image")
+    time.sleep(2)
+    assert len(source.builds(stack)) == 3
+    deployer.delete("one-build")

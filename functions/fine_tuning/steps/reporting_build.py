@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fine_tuning.aws.builds import Builds
+from fine_tuning.aws.images import Images
 from fine_tuning.aws.mail import Mail
 from fine_tuning.messages import image_built, image_failed
 
@@ -22,6 +23,20 @@ def report_build(detail: Mapping[str, Any], builds: Builds, mail: Mail) -> dict[
         message = image_failed(failed(detail, builds))
     mail.send_once(message)
     return {"status": detail["build-status"], "build_id": detail["build-id"]}
+
+
+def build_the_tip(images: Images) -> str | None:
+    """Starts the build of the branch's tip where its push started none, as while another build used the quota.
+
+    Once: a tip that has had a build, however that ended, is not built again by itself. One that says no commit counts
+    as the tip's.
+
+    Returns the build's id, None where there is nothing to start. Raises BuildQuotaError where others are in the way.
+    """
+    tip = images.source_commit()
+    if tip is None or any(build.commit in (tip, None) for build in images.builds()):
+        return None
+    return images.start_build(tip)
 
 
 def built(detail: Mapping[str, Any], builds: Builds) -> dict[str, Any]:

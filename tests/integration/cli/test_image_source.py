@@ -120,3 +120,12 @@ def test_a_push_that_causes_no_build_is_an_error(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(image_source, "SECONDS_TO_START_BUILDING", 0.05)
     with pytest.raises(CommandError, match=r"started no build.*replay --dry-run image-source.*Linux/Large"):
         image_source.follow_build(Builds(), "build", "a" * 40, print, poll=0.01)
+
+
+def test_a_push_that_causes_no_build_during_another_one_names_the_quota(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(image_source, "SECONDS_TO_START_BUILDING", 0.05)
+    other = {**build("other", "b" * 40), "phases": ["BUILD"]}
+    with pytest.raises(CommandError, match=r"build:other is under way(.|\n)*Linux/Large environment`"):
+        image_source.follow_build(Builds(other), "build", "a" * 40, print, poll=0.01)

@@ -11,6 +11,9 @@ import report_build
 from botocore.stub import Stubber
 
 from fine_tuning.aws import builds, sdk
+from fine_tuning.aws.images import Images
+from fine_tuning.errors import BuildQuotaError
+from fine_tuning.image import Build
 from tests.functions_data import REPOSITORY
 from tests.integration.functions.conftest import Stack
 
@@ -78,6 +81,30 @@ def stub_ecr(*scans: dict[str, Any] | str | None) -> None:
         else:
             stubbed.add_response("describe_image_scan_findings", found)
     stubbed.add_response("describe_images", {"imageDetails": [{"imageSizeInBytes": 3_400_000_000}]})
+
+
+class Source:
+    """The branch, the project's builds, and what is started."""
+
+    def __init__(self, tip: str | None, *builds: Build) -> None:
+        self.tip, self.builds = tip, list(builds)
+
+    def start(self, commit: str) -> str:
+        self.builds.append(Build(f"p:{len(self.builds) + 1}", "IN_PROGRESS", commit))
+        return self.builds[-1].build_id
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Images, "source_commit", lambda images: self.tip)
+        monkeypatch.setattr(Images, "builds", lambda images: self.builds)
+        monkeypatch.setattr(Images, "start_build", lambda images, commit: self.start(commit))
+
+
+@pytest.fixture(autouse=True)
+def source(monkeypatch: pytest.MonkeyPatch) -> Source:
+    """Nothing was pushed since the build that has ended."""
+    source = Source("c0ffee", Build("p:1", "SUCCEEDED", "c0ffee"))
+    source.install(monkeypatch)
+    return source
 
 
 @pytest.fixture
@@ -177,3 +204,42 @@ def test_given_a_build_that_never_had_a_log_then_it_is_mailed_all_the_same(stack
 
     (mail,) = stack.mails()
     assert "The build ended STOPPED." in mail["Message"]
+
+
+def test_given_a_push_that_was_refused_its_build_then_the_end_of_the_one_before_starts_it_once(
+    stack: Stack, source: Source
+) -> None:
+    source.tip = "decade"
+    answers = [report_build.handler(event("FAILED"), stack.context) for _ in range(2)]
+    assert [answer["started_build_id"] for answer in answers] == ["p:2", None]
+    assert [build.commit for build in source.builds] == ["c0ffee", "decade"]
+    (mail,) = stack.mails()
+    assert mail["Subject"].startswith("Training image not built")
+
+
+@pytest.mark.parametrize("commit", ["decade", None])
+@pytest.mark.parametrize("status", ["IN_PROGRESS", "SUCCEEDED", "FAILED", "STOPPED"])
+def test_given_a_build_of_the_tip_then_however_it_ended_none_is_started(
+    stack: Stack, source: Source, status: Any, commit: str | None
+) -> None:
+    source.tip, source.builds = "decade", [*source.builds, Build("p:2", status, commit)]
+    assert report_build.handler(event("FAILED"), stack.context)["started_build_id"] is None
+    assert len(source.builds) == 2
+
+
+def test_given_no_branch_any_more_then_nothing_is_started(stack: Stack, source: Source) -> None:
+    source.tip = None
+    assert report_build.handler(event("FAILED"), stack.context)["started_build_id"] is None
+
+
+def test_given_yet_other_builds_in_the_way_then_it_was_mailed_and_is_repeated(
+    stack: Stack, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(images: Images, commit: str) -> str:
+        raise BuildQuotaError("Cannot have more than 1 builds in queue.", "Wait.")
+
+    source.tip = "decade"
+    monkeypatch.setattr(Images, "start_build", refuse)
+    with pytest.raises(BuildQuotaError):
+        report_build.handler(event("FAILED"), stack.context)
+    assert len(stack.mails()) == 1
