@@ -70,7 +70,7 @@ def completed(run: Run, facts: Mapping[str, Any], plan: Mapping[str, Any], earli
 
 
 def _drawn_with(facts: Mapping[str, Any]) -> list[str]:
-    """Which checkpoint it changes and which word calls it. A record from before they were told has neither."""
+    """Which checkpoint it changes and which word calls it. As far as its provenance says."""
     word, base_model = facts.get("trigger_word"), facts.get("base_model")
     return [
         *(["Its base model:", base_model] if base_model else []),
