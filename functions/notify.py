@@ -15,6 +15,7 @@ from fine_tuning.steps.telling import tell
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
     run, kind, facts = Run.from_payload(event["run"]), event["kind"], event.get("facts") or {}
-    told = tell(run, kind, facts, using.objects, using.records, using.mail)
-    leave(run.run_id, using.records, using.slots)
-    return told
+    try:
+        return tell(run, kind, facts, using.objects, using.records, using.mail)
+    finally:  # who waits for the slot does not wait for the mail
+        leave(run.run_id, using.records, using.slots)

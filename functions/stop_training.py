@@ -15,7 +15,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     using = deployment(context)
     name = using.settings.pipeline_name
     if "detail" in event:
-        ended = stop_ended_execution(event, name, using.objects, using.records, using.training, using.mail)
-        leave(event["detail"]["name"], using.records, using.slots)
-        return ended
+        try:
+            return stop_ended_execution(event, name, using.objects, using.records, using.training, using.mail)
+        finally:  # who waits for the slot does not wait for the mail
+            leave(event["detail"]["name"], using.records, using.slots)
     return stop(event["run"]["run_id"], event["pipeline_execution_arn"], name, using.training)

@@ -37,7 +37,9 @@ CLASSES = (
     FailureClass(
         "out-of-host-memory",
         r"DefaultCPUAllocator: can't allocate memory|^MemoryError|Cannot allocate memory"
-        r"|numpy\S*_ArrayMemoryError|Signals\.SIGKILL|exitcode\s*: -9",
+        r"|numpy\S*_ArrayMemoryError|Signals\.SIGKILL|exitcode\s*: -9"
+        # What the workers of a data loader share lies in memory, though Linux calls it a device.
+        r"|unable to write to file </torch_",
         "The machine ran out of memory.",
         "Lower max_data_loader_n_workers or choose an instance with more memory.",
     ),

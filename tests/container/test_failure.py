@@ -20,6 +20,7 @@ LOGS = {
         "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 12.0 GiB",
         "RuntimeError: DataLoader worker (pid(s) 30375) exited unexpectedly",
         "RuntimeError: DataLoader worker (pid 81) is killed by signal: Killed. ",
+        "RuntimeError: unable to write to file </torch_81_2817_3>: No space left on device (28)",
     ],
     "disk-full": [
         "OSError: [Errno 28] No space left on device: '/opt/ml/work/output'",

@@ -96,9 +96,9 @@ def test_a_run_fails_openly_without_a_permission_that_it_needs(stack: Stack, rol
     assert "Completed" not in jobs() or role in MISSED_AFTER_TRAINING_BEGAN
 
 
-def test_a_notifier_that_may_not_publish_is_stood_in_for_by_the_flow(stack: Stack) -> None:
+def test_a_notifier_that_may_not_publish_is_stood_in_for(stack: Stack) -> None:
     with without(stack, "NotifyFunctionRole", "TellTheUser"):
         prefix = stack.drop("without-publish", {"2_phx/readme.txt": b"no image"}, quick_manifest())
         eventually(lambda: stack.records(prefix), "a run")
         run_id = stack.records(prefix)[0]["run_id"]
-        eventually(lambda: stack.mails(run_id), "the plain mail", 60, lambda: stack.records(prefix))
+        eventually(lambda: stack.mails(run_id), "the mail", 60, lambda: stack.records(prefix))

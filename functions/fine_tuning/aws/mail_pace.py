@@ -1,8 +1,8 @@
 """DynamoDB: when the next mail may go out, so that a burst of them does not end them all.
 
 SNS suspends an e-mail subscription that gets more than 10 messages a second, and deletes it if nobody confirms it anew
-(developer guide, "Email notifications"). Here no second gets more than 8: alarms and the flow's own mails, which are
-not paced, have the rest.
+(developer guide, "Email notifications"). Here no second gets more than 8: CloudWatch's alarms, which are not paced,
+have the rest.
 
 All functions share one item; `planned_until` is the moment (milliseconds since 1970) up to which mails are planned, one
 each APART. AT_ONCE of them may go out ahead of that, so that a run by itself is told at once.

@@ -34,7 +34,7 @@ _WAITS = {
     "build-quota": (
         (
             "Other builds use your account's quota of AWS CodeBuild, 'Concurrently running builds for Linux/Large "
-            "environment'. The training image is built when one of them has ended; it waits up to three hours for that."
+            "environment'. The training image is built when one of them has ended; it waits for three hours in all."
         ),
         "other builds",
         "",

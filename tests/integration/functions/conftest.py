@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -106,11 +107,23 @@ class Stack:
         return deployment.deployment(None).records.find(run_id)
 
 
+def _sleep_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for its turn to mail finds that the time has passed."""
+    slept = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal slept
+        slept += seconds
+
+    monkeypatch.setattr(mail_pace, "time", lambda: time.time() + slept)
+    monkeypatch.setattr(mail_pace, "sleep", sleep)
+
+
 @pytest.fixture
 def stack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(mail_pace, "sleep", lambda seconds: None)
+    _sleep_quickly(monkeypatch)
     deployment.forget()
     with mock_aws():
         yield _deploy(monkeypatch)

@@ -82,6 +82,21 @@ def test_who_has_to_wait_for_a_slot_is_not_told_where_so_many_are(stack: Stack, 
     assert len(stack.mails()) == len(clock.woken) < BURST
 
 
+def test_who_waits_for_a_slot_does_not_wait_for_the_mail_of_who_had_it(stack: Stack, clock: Clock) -> None:
+    using = deployment.deployment(None)
+    using.records.create(replace(RUN, run_id="cats-0000"), "arn:execution")
+    run = replace(RUN, run_id="cats-0000").as_payload()
+    assert take_slot.handler({"run": run, "token": "t"}, stack.context)["status"] == "granted"
+    pace = MailPace(ENVIRONMENT["IDEMPOTENCY_TABLE_NAME"])
+    for _ in range(PATIENCE // APART + 1):
+        pace.wait_for_turn()
+
+    with pytest.raises(TooManyMailsError):
+        fail(stack, 0)
+
+    assert using.slots.read().holders == frozenset()
+
+
 def test_a_run_by_itself_is_told_at_once(stack: Stack, clock: Clock) -> None:
     pace = MailPace(ENVIRONMENT["IDEMPOTENCY_TABLE_NAME"])
     for _ in range(AT_ONCE):
