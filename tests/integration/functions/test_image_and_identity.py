@@ -154,8 +154,8 @@ def refusing(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
     """CodeBuild starts nothing."""
 
     def start_build(**_: Any) -> None:
-        answer = {"Code": "AccountLimitExceededException", "Message": REFUSED.format(allowed)}
-        raise ClientError({"Error": answer}, "StartBuild")  # type: ignore[typeddict-item]
+        answer: Any = {"Error": {"Code": "AccountLimitExceededException", "Message": REFUSED.format(allowed)}}
+        raise ClientError(answer, "StartBuild")
 
     monkeypatch.setattr(sdk.client("codebuild"), "start_build", start_build)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -56,7 +57,7 @@ def test_an_upload_that_is_refused_is_told_by_its_cause() -> None:
         try:
             raise refused("AccessDenied", "PutObject")
         except ClientError as error:
-            raise S3UploadFailedError(f"Failed to upload: {error}")  # noqa: B904 - as boto3 does
+            raise S3UploadFailedError(f"Failed to upload: {error}")  # noqa: B904  boto3 names no cause either (s3/transfer.py)
 
     with pytest.raises(CommandError, match=r"PutObject.*Have the permission"), refusal.told():
         upload()
@@ -107,22 +108,23 @@ def test_a_stack_that_may_not_be_looked_at_is_not_one_that_is_missing(
 
 
 def test_whose_credentials_end_while_a_run_is_followed_reads_that_it_goes_on() -> None:
+    account: Any = SimpleNamespace(embedded=None)
     table = Refusing(refused("ExpiredTokenException", "GetItem"))
     with pytest.raises(CommandError, match=r"The run goes on: ./dev runs shows cats-1.*Log in again"):
-        dropping.follow_run(SimpleNamespace(embedded=None), table, "cats-1")  # type: ignore[arg-type]
+        dropping.follow_run(account, table, "cats-1")
 
 
 def test_whose_credentials_end_after_the_drop_reads_that_it_was_dropped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(dropping.dataset, "left_over", lambda *_: [])
-    dropped = Dropped("b", "datasets/cats/manifest.json", "v", 1, 1, None)  # type: ignore[arg-type]
+    dropped = Dropped("b", "datasets/cats/manifest.json", "v", 1, 1, datetime.now(UTC))
     monkeypatch.setattr(dropping.dataset, "drop", lambda *_: dropped)
     table = Refusing(refused("ExpiredTokenException", "Query"))
     monkeypatch.setattr(dropping.records, "table_of", lambda *_: table)
-    account = SimpleNamespace(client=lambda name: None)
+    account: Any = SimpleNamespace(client=lambda name: None)
     with pytest.raises(CommandError, match=r"The dataset is dropped.*Log in again"):
-        dropping.run(account, {"BucketName": "b"}, tmp_path, follow=True)  # type: ignore[arg-type]
+        dropping.run(account, {"BucketName": "b"}, tmp_path, follow=True)
 
 
 def test_whose_credentials_end_while_a_run_is_stopped_reads_that_it_is(
@@ -137,9 +139,9 @@ def test_whose_credentials_end_while_a_run_is_stopped_reads_that_it_is(
 
     monkeypatch.setattr(records, "find", find)
     monkeypatch.setattr(records, "table_of", lambda *_: None)
-    account = SimpleNamespace(client=lambda name: SimpleNamespace(stop_execution=lambda **_: None))
+    account: Any = SimpleNamespace(client=lambda name: SimpleNamespace(stop_execution=lambda **_: None))
     with pytest.raises(CommandError, match=r"Its flow is stopped.*Log in again"):
-        stopping.run(account, {}, "cats-1")  # type: ignore[arg-type]
+        stopping.run(account, {}, "cats-1")
 
 
 def test_whose_credentials_end_while_a_build_is_followed_reads_that_the_push_stays(
@@ -147,7 +149,7 @@ def test_whose_credentials_end_while_a_build_is_followed_reads_that_the_push_sta
 ) -> None:
     monkeypatch.setattr(image_source, "branch_tip", lambda *_: None)
     monkeypatch.setattr(image_source, "push", lambda *_: "a" * 40)
-    account = SimpleNamespace(client=lambda name: Refusing(UnauthorizedSSOTokenError()))
+    account: Any = SimpleNamespace(client=lambda name: Refusing(UnauthorizedSSOTokenError()))
     outputs = {"ImageSourceRepositoryName": "source", "ImageBuildProjectName": "build"}
     with pytest.raises(CommandError, match=r"What is pushed stays pushed.*Log in again"):
-        image_source.run(account, outputs)  # type: ignore[arg-type]
+        image_source.run(account, outputs)
