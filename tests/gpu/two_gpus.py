@@ -10,8 +10,10 @@ import argparse
 import re
 import shutil
 import signal
+import statistics
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from checks import SIGNAL, STEPS, resumed, told_by
@@ -20,11 +22,12 @@ from roots import Bench, Root, Run, preset, sends
 from verify import machine, prepared_bench, run_group
 
 LEAST_RATIO = 1.8
+BATCH = 4
 # As many as the benchmark's start-up is told for.
 ENCODED = 64
 
 
-def root_of(bench: Bench, name: str, gpus: int, images: int = 16, batch: int = 4) -> Root:
+def root_of(bench: Bench, name: str, gpus: int, images: int = 16, batch: int = BATCH) -> Root:
     """An epoch is a whole number of batches on either number of GPUs; `batch` is each GPU's."""
     variables = {"CHECKPOINT_EVERY_N_STEPS": "10", "CUDA_VISIBLE_DEVICES": ",".join("01"[:gpus])}
     root = Root(bench, name, variables)
@@ -33,10 +36,13 @@ def root_of(bench: Bench, name: str, gpus: int, images: int = 16, batch: int = 4
     return root
 
 
-def images_per_second(run: Run) -> float:
-    """The median of the second half."""
-    told = sorted(entry["images_per_second"] for entry in run.progress()[STEPS // 2 :])
-    return told[len(told) // 2] if told else 0.0
+def images_per_second(run: Run, images: int) -> float:
+    """Of steps of `images`, by the median of what lies between two progress lines: the trainer's own figure is of all
+    steps since the start, and the slow first ones differ.
+    """
+    told = zip(run.lines, run.times, strict=True)
+    times = [second for line, second in told if line.startswith("progress ")]
+    return images / statistics.median(after - before for before, after in pairwise(times))
 
 
 def seconds_of_encoding(run: Run) -> float:
@@ -51,7 +57,7 @@ def throughput(bench: Bench) -> Iterator[Result]:
     if one.code or two.code:
         yield Result("both runs end well", False, f"{told_by(one)}; {told_by(two)}")
         return
-    speeds = images_per_second(one), images_per_second(two)
+    speeds = images_per_second(one, BATCH), images_per_second(two, 2 * BATCH)
     ratio = speeds[1] / speeds[0]
     detail = f"{speeds[0]:.2f} and {speeds[1]:.2f} images/s: {ratio:.2f} times"
     encoding = seconds_of_encoding(one), seconds_of_encoding(two)
