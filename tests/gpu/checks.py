@@ -213,12 +213,12 @@ def fast_and_own(bench: Bench) -> list[Result]:
         losses.append([json.loads(line)["loss"] for line in history])
         models.append(root.model)
     apart = max(abs(one / two - 1) for one, two in zip(*losses, strict=True))
-    distance = _distance(*models)
+    models_apart = distance(*models)
     return [
         Result(
             "the fast U-Net learns as Kohya's own, in four aspect buckets",
-            "fast U-Net: " in told and apart < 0.01 and distance < 0.1,
-            f"losses of {len(losses[0])} steps at most {apart:.3%} apart, up-weights {distance:.3f}; {told}",
+            "fast U-Net: " in told and apart < 0.01 and models_apart < 0.1,
+            f"losses of {len(losses[0])} steps at most {apart:.3%} apart, up-weights {models_apart:.3f}; {told}",
         )
     ]
 
@@ -259,11 +259,11 @@ def alike(bench: Bench) -> Iterator[Result]:
             yield Result(title, False, "one of the two is missing")
             continue
         # The data's order and the random numbers are kept; what the GPU sums in another order may still differ.
-        distance = _distance(whole, other)
-        yield Result(title, distance < 0.05, f"‖difference of up-weights‖ / ‖up-weights‖ = {distance:.3f}")
+        apart = distance(whole, other)
+        yield Result(title, apart < 0.05, f"‖difference of up-weights‖ / ‖up-weights‖ = {apart:.3f}")
 
 
-def _distance(whole: Path, other: Path) -> float:
+def distance(whole: Path, other: Path) -> float:
     from safetensors.torch import load_file
 
     one, two = load_file(str(whole)), load_file(str(other))

@@ -26,10 +26,20 @@ FROM_THE_IMAGE = frozenset(
         *("safetensors", "tokenizers", "toml", "transformers", "voluptuous", "wcwidth", "zipp"),
     }
 )
+# What optimizers other than torch's own are in.
+OPTIMIZERS = frozenset({"dadaptation", "lion-pytorch", "prodigyopt", "schedulefree"})
+# Not the image's version, which has no library for CUDA 13; and of this one's, those for CUDA 13.0 and for none alone.
+BITSANDBYTES = "bitsandbytes==0.50.2"
+BITSANDBYTES_LIBRARIES = frozenset({"libbitsandbytes_cpu.so", "libbitsandbytes_cuda130.so"})
 # The peer's script asks for this version of diffusers, whose conversion of keys also stands for other programs.
 FOR_OTHER_TOOLS = ("diffusers==0.32.1", "peft==0.13.2")
 PYTHON = "3.12"
-PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+PLATFORMS = (
+    "manylinux_2_28_x86_64",
+    "manylinux_2_24_x86_64",
+    "manylinux_2_17_x86_64",
+    "manylinux2014_x86_64",
+)
 # Holds CLIP's vocabulary; nothing else of it travels.
 VOCABULARY = ("open-clip-torch==3.3.0", "open_clip/bpe_simple_vocab_16e6.txt.gz")
 # Another system's libraries, which a partial clone may lack.
@@ -68,6 +78,35 @@ def download(folder: Path, *requirements: str) -> None:
     )
 
 
+def build_optimizers(folder: Path, requirements: Path) -> None:
+    """Python alone, some of it without a wheel on PyPI; and bitsandbytes."""
+    requirements.write_text(locked(OPTIMIZERS), encoding="utf-8")
+    words = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder]
+    subprocess.run([*words, "--requirement", requirements], check=True)
+    if bound := [wheel.name for wheel in folder.iterdir() if not wheel.name.endswith("-none-any.whl")]:
+        raise SystemExit(f"not for every Python: {', '.join(bound)}")
+    download(folder / "whole", BITSANDBYTES)
+    (whole,) = (folder / "whole").iterdir()
+    keep_libraries(whole, folder / whole.name, BITSANDBYTES_LIBRARIES)
+    shutil.rmtree(folder / "whole")
+
+
+def keep_libraries(whole: Path, target: Path, kept: frozenset[str]) -> None:
+    """The wheel without its other libraries, of which its RECORD is silent, too."""
+
+    def stays(name: str) -> bool:
+        return not name.endswith(".so") or Path(name).name in kept
+
+    with zipfile.ZipFile(whole) as opened, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as smaller:
+        for entry in opened.infolist():
+            content = opened.read(entry)
+            if entry.filename.endswith(".dist-info/RECORD"):
+                lines = content.decode("utf-8").splitlines(keepends=True)
+                content = "".join(line for line in lines if stays(line.split(",")[0])).encode("utf-8")
+            if stays(entry.filename):
+                smaller.writestr(entry, content)
+
+
 def write_vocabulary(folder: Path) -> None:
     requirement, member = VOCABULARY
     download(folder / "unpacked", requirement)
@@ -93,6 +132,7 @@ def main() -> None:
     requirements.write_text(locked(FROM_THE_IMAGE), encoding="utf-8")
     download(folder / "wheels", "--requirement", str(requirements))
     download(folder / "wheels-of-other-tools", *FOR_OTHER_TOOLS)
+    build_optimizers(folder / "wheels-of-optimizers", folder / "requirements-of-optimizers.txt")
     write_vocabulary(folder)
     archive(given.sd_scripts, VERSION, folder / "sd-scripts.tar.gz")
     if given.kohya:

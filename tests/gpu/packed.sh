@@ -3,8 +3,8 @@
 #
 #   tests/gpu/packed.sh FOLDER PROGRAM [ARGUMENTS…]
 #
-# PROGRAM is tests/gpu/verify.py, tests/gpu/two_gpus.py or bench/gpu/recipes.py. PYTHON names the interpreter that has torch
-# (python3); UNPACKED the place for packages and sources, which a second call finds as they are.
+# PROGRAM is tests/gpu/verify.py, two_gpus.py or varieties.py beside it, or bench/gpu/recipes.py. PYTHON names the
+# interpreter that has torch (python3); UNPACKED the place for packages and sources, which a second call finds as they are.
 set -eu
 folder=$1 program=$2
 shift 2
@@ -14,7 +14,7 @@ unpacked=${UNPACKED:-/tmp/kohya-packed}
 if [ ! -f "$unpacked/complete" ]; then
     rm -rf "$unpacked"
     mkdir -p "$unpacked/sd-scripts" "$unpacked/kohya_ss-v22.6.2"
-    for set in wheels wheels-of-other-tools; do
+    for set in wheels wheels-of-other-tools wheels-of-optimizers; do
         "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$unpacked/$set" "$folder/$set"/*.whl
     done
     tar -xzf "$folder/sd-scripts.tar.gz" -C "$unpacked/sd-scripts"
@@ -34,7 +34,13 @@ case $program in
     ;;
 esac
 export OTHER_TOOLS="$unpacked/wheels-of-other-tools"
-export PYTHONPATH="$unpacked/wheels${PYTHONPATH:+:$PYTHONPATH}"
+path=$unpacked/wheels
+case $program in
+*/varieties.py)
+    path=$path:$unpacked/wheels-of-optimizers
+    ;;
+esac
+export PYTHONPATH="$path${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONUNBUFFERED=1
 exec "$python" "$program" --sd-scripts "$unpacked/sd-scripts" \
     --vocabulary "$folder/bpe_simple_vocab_16e6.txt.gz" "$@"

@@ -54,6 +54,7 @@ CORES = 3
 # Of ten minutes, what the unpacking before and the end leave.
 WITHIN = 560.0
 PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "safetensors", "numpy")
+OPTIMIZERS = ("bitsandbytes", "dadaptation", "lion-pytorch", "prodigyopt", "schedulefree")
 
 
 def prepared_bench(work: Path, sd_scripts: Path, vocabulary: Path, fabricated: Path | None = None) -> Bench:
@@ -137,7 +138,7 @@ def machine() -> dict[str, str]:
     found = {"gpu": "none", "python": sys.version.split()[0], "cpus": str(os.cpu_count())}
     if shutil.which(query[0]):
         found["gpu"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-    for name in PACKAGES:
+    for name in (*PACKAGES, *OPTIMIZERS):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -1,0 +1,260 @@
+"""What users set beside the presets, on a GPU: optimizers with a state of their own kind, other networks, precisions.
+
+    python tests/gpu/varieties.py --sd-scripts DIR --vocabulary FILE [--work DIR] [--out DIR] [--within SECONDS]
+
+As verify.py. Each variety is trained without an interruption, and once more with a kill after a state, from which a
+restart goes on: losses, learning rates and the model must be those of the first. Exits with 0 only if every check
+holds.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from checks import CHECKED, distance, told_by
+from report import Report, Result
+from roots import Bench, Root, Run, kill_all, preset, sends
+from verify import WITHIN, Group, machine, prepared_bench, run_groups
+
+STEPS = 12
+SIDE = 512
+# In the middle of the first epoch of six batches, so that the restart goes on within it and into the next.
+STATE = 4
+# A LoRA of ten times the presets' rate, so that a state that was lost would be seen in these few steps.
+RATE = 1e-3
+# Of one run of the same numbers to the next: a GPU sums in another order each time. The model's distance is that of
+# verify.py; a loss hangs less on the weights than on the noise that is drawn, and which an order of data that was lost
+# would change by a tenth. An optimizer that begins anew moves the model several times as far.
+LOSSES_APART = 2e-3
+MODELS_APART = 0.05
+RATES_APART = 0.01
+SMALLER = {**CHECKED, "max_train_steps": STEPS, "train_batch_size": 2, "learning_rate": RATE}
+# As the preset, but for what a cached text forbids.
+BOTH_ENCODERS = {"network_train_unet_only": False, "cache_text_encoder_outputs": False}
+
+
+@dataclass(frozen=True)
+class Variety:
+    """`rate`: what is to be told after a step as a share of learning_rate; None where the optimizer finds it."""
+
+    name: str
+    options: dict[str, Any]
+    rate: Callable[[int], float] | None = None
+    state: int = STATE
+    variables: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def all_options(self) -> dict[str, Any]:
+        """Of the trainer; what is None is taken from the preset."""
+        given = {**preset("sdxl-character"), **SMALLER, **self.options}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def constant(step: int) -> float:
+    return 1.0
+
+
+def cosine(step: int) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * step / STEPS))
+
+
+def warmed_up(step: int) -> float:
+    """Constant after a quarter of the steps."""
+    return min(1.0, step / 3)
+
+
+def restarted(step: int) -> float:
+    """Warmed up, then two cosines (transformers' get_cosine_with_hard_restarts_schedule_with_warmup)."""
+    if step < 3:
+        return step / 3
+    done = (step - 3) / (STEPS - 3)
+    return 0.0 if done >= 1.0 else 0.5 * (1.0 + math.cos(math.pi * ((2 * done) % 1.0)))
+
+
+RESTARTED = {"lr_scheduler": "cosine_with_restarts", "lr_warmup_steps": 3, "lr_scheduler_num_cycles": 2}
+# The longest first.
+VARIETIES = (
+    Variety("text_encoders_adamw8bit", {"optimizer_type": "AdamW8bit", **BOTH_ENCODERS}, cosine),
+    Variety(
+        "accumulated_adamw8bit",
+        # States come between epochs alone, each of which is three steps.
+        {"optimizer_type": "AdamW8bit", "gradient_accumulation_steps": 2},
+        cosine,
+        state=6,
+    ),
+    Variety("paged_adamw8bit_bf16", {"optimizer_type": "PagedAdamW8bit", "full_bf16": True}, cosine),
+    Variety(
+        "locon_lion",
+        {
+            "optimizer_type": "Lion",
+            "network_args": ["conv_dim=4", "conv_alpha=1"],
+            "learning_rate": 1e-4,
+            **RESTARTED,
+        },
+        restarted,
+    ),
+    Variety("lion8bit", {"optimizer_type": "Lion8bit", "learning_rate": 1e-4}, cosine),
+    Variety(
+        "prodigy",
+        {
+            "optimizer_type": "Prodigy",
+            "learning_rate": 1.0,
+            "optimizer_args": ["decouple=True", "weight_decay=0.01", "use_bias_correction=True", "d_coef=2"],
+        },
+    ),
+    Variety(
+        "dadapt_adam",
+        {
+            "optimizer_type": "DAdaptAdam",
+            "learning_rate": 1.0,
+            "lr_scheduler": "constant",
+            "optimizer_args": ["decouple=True"],
+        },
+    ),
+    Variety("adafactor_relative", {"optimizer_type": "Adafactor", "lr_scheduler": "adafactor"}),
+    Variety(
+        "lora_fa_adafactor",
+        {
+            "network_module": "networks.lora_fa",
+            "optimizer_type": "Adafactor",
+            "optimizer_args": ["scale_parameter=False", "relative_step=False", "warmup_init=False"],
+            "lr_scheduler": "constant_with_warmup",
+            "lr_warmup_steps": 0.25,
+            "max_grad_norm": 0.0,
+        },
+        warmed_up,
+    ),
+    Variety(
+        "adamw_schedule_free", {"optimizer_type": "AdamWScheduleFree", "lr_scheduler": "constant"}, constant
+    ),
+    Variety(
+        "dylora_paged_adamw",
+        {"network_module": "networks.dylora", "network_args": ["unit=4"], "optimizer_type": "PagedAdamW"},
+        cosine,
+    ),
+    # The rate stays where a step's gradients were too large for half precision.
+    Variety("fp16", {"mixed_precision": "fp16", "save_precision": "fp16"}),
+)
+
+
+def group_of(variety: Variety) -> Group:
+    """Under the variety's name."""
+
+    def group(bench: Bench) -> Iterator[Result]:
+        return trained(bench, variety)
+
+    group.__name__ = variety.name
+    return group
+
+
+def trained(bench: Bench, variety: Variety) -> Iterator[Result]:
+    """Uninterrupted; then killed and gone on with."""
+    whole, killed = (root_of(bench, variety, kind) for kind in ("whole", "killed"))
+    run = whole.run()
+    title = f"{variety.name} ends with a proved model"
+    yield Result(title, run.code == 0, told_by(run), run.seconds)
+    if run.code != 0:
+        return
+    yield rate_told(variety, history(whole))
+    first = killed.run(rf"^checkpoint step={variety.state} ", sends(signal.SIGKILL))
+    again = killed.run()
+    yield gone_on(variety, whole, killed, first, again)
+
+
+def root_of(bench: Bench, variety: Variety, kind: str) -> Root:
+    """Six batches an epoch."""
+    variables = {"CHECKPOINT_EVERY_N_STEPS": str(variety.state), **variety.variables}
+    root = Root(bench, f"{variety.name}-{kind}", variables)
+    root.add_images(6, SIDE, folder="2_sks cat")
+    root.write_plan(variety.all_options)
+    return root
+
+
+def history(root: Root) -> list[dict[str, Any]]:
+    """A step each."""
+    lines = (root.path / "model" / "loss.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def rate_told(variety: Variety, entries: list[dict[str, Any]]) -> Result:
+    """Of the step that comes next, as the scheduler has it, which is asked for nothing here."""
+    told = [entry.get("learning_rate") for entry in entries]
+    detail = ", ".join("-" if rate is None else f"{rate:.3g}" for rate in told)
+    right = len(told) == STEPS and all(rate is not None and 0 <= rate < 1 for rate in told)
+    if right and variety.rate:
+        highest = float(variety.all_options["learning_rate"])
+        wanted = [highest * variety.rate(step) for step in range(1, STEPS + 1)]
+        right = all(abs(rate - other) < 1e-4 * highest for rate, other in zip(told, wanted, strict=True))
+    elif right:
+        right = any(rate > 0 for rate in told)
+    return Result(f"{variety.name} tells its learning rate", right, detail)
+
+
+def gone_on(variety: Variety, whole: Root, killed: Root, first: Run, again: Run) -> Result:
+    """The restart makes the missing steps alone, and ends as if there had been none."""
+    title = f"{variety.name} goes on after a kill as if there had been none"
+    if first.code != -signal.SIGKILL or again.code != 0:
+        return Result(title, False, told_by(again if first.code == -signal.SIGKILL else first), again.seconds)
+    steps = [int(entry["step"]) for entry in again.progress()]
+    one, two = history(whole), history(killed)
+    counted = [entry["step"] for entry in two] == list(range(1, STEPS + 1))
+    losses = apart(one, two, "batch_loss")
+    rates = apart(one, two, "learning_rate")
+    models = distance(whole.model, killed.model)
+    passed = steps == list(range(variety.state + 1, STEPS + 1)) and counted
+    passed = passed and losses < LOSSES_APART and rates < RATES_APART and models < MODELS_APART
+    ends = f"the last loss {two[-1]['batch_loss']:.6g} and {one[-1]['batch_loss']:.6g}"
+    detail = f"steps {steps[:1]} to {steps[-1:]}; {ends}; apart: losses {losses:.2g}, rates {rates:.2g}, up-weights "
+    return Result(title, passed, f"{detail}{models:.2g}", again.seconds)
+
+
+def apart(one: list[dict[str, Any]], two: list[dict[str, Any]], name: str) -> float:
+    """The largest difference of a step, as a share of the largest number of all; infinite where one is missing."""
+    pairs = [(entry.get(name), other.get(name)) for entry, other in zip(one, two, strict=False)]
+    if len(one) != len(two) or not pairs or any(number is None for pair in pairs for number in pair):
+        return math.inf
+    largest = max(abs(number) for pair in pairs for number in pair)
+    return max(abs(number - other) for number, other in pairs) / largest if largest else 0.0
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sd-scripts", type=Path, required=True)
+    parser.add_argument("--vocabulary", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-varieties"))
+    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
+    parser.add_argument(
+        "--fabricated", type=Path, help="a base model that an earlier call left in its --work"
+    )
+    parser.add_argument("--only", default="", help="names of varieties, separated by commas")
+    parser.add_argument("--within", type=float, default=WITHIN, help="seconds (%(default)s)")
+    given = parser.parse_args()
+    began = monotonic()
+    report = Report(given.out, "varieties.json")
+    work = given.work.absolute()
+    shutil.rmtree(work, ignore_errors=True)
+    bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
+    print(f"fabricated after {monotonic() - began:.0f} s", flush=True)
+    names = given.only.split(",") if given.only else [variety.name for variety in VARIETIES]
+    wanted = [group_of(variety) for variety in VARIETIES if variety.name in names]
+    ended = run_groups(wanted, bench, report, began + given.within)
+    held = report.close(machine(), monotonic() - began)
+    if len(ended) < len(wanted):
+        kill_all()
+        os._exit(1)
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
