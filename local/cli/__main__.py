@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
 
             return commands.main(arguments)
     except Interrupted as interruption:
-        print("\nstopped; nothing was left behind", file=sys.stderr)
+        print(f"\ninterrupted. {interruption.what_stays}".rstrip(), file=sys.stderr)
         return 128 + interruption.signal_number
 
 

@@ -5,10 +5,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from local.cli import dataset, demo, dropping, image_source, refusal, replay, retrying, runs, stopping, up
+from local.cli import demo, dropping, image_source, refusal, replay, retrying, runs, stopping, up
 from local.cli.account import account_in_use, place_of
 from local.cli.deployment import stack_outputs
 from local.cli.failure import CommandError
+from local.cli.interruption import leaving
+from local.dataset_folder import NoDatasetError, files_of
+
+NOTHING_STAYS = "Nothing was left behind."
 
 
 def main(arguments: list[str]) -> int:
@@ -17,7 +21,7 @@ def main(arguments: list[str]) -> int:
     try:
         with refusal.told():
             return run(options)
-    except CommandError as failure:
+    except (CommandError, NoDatasetError) as failure:
         print(f"\n{failure}", file=sys.stderr)
         return 1
 
@@ -25,13 +29,15 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace) -> int:
     match options.command:
         case "demo":
-            return demo.run(options.dataset)
+            with leaving(NOTHING_STAYS):
+                return demo.run(options.dataset)
         case "up":
-            return up.up()
+            with leaving(NOTHING_STAYS):
+                return up.up()
         case "down":
             return up.down()
         case "drop":
-            dataset.files_of(options.folder)  # before any account is asked
+            files_of(options.folder)  # before any account is asked
     account = account_in_use()
     if options.stack_name:
         account = replace(account, stack_name=options.stack_name)
@@ -41,7 +47,9 @@ def run(options: argparse.Namespace) -> int:
     outputs = stack_outputs(account)
     match options.command:
         case "drop":
-            return dropping.run(account, outputs, options.folder, follow=not options.no_wait)
+            return dropping.run(
+                account, outputs, options.folder, options.left_over, follow=not options.no_wait
+            )
         case "stop":
             return stopping.run(account, outputs, options.run)
         case "retry":
@@ -69,6 +77,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     command.add_argument("folder", type=Path, help="holds images, captions and manifest.json")
     command.add_argument("--no-wait", action="store_true", help="do not follow the run")
+    left_over = command.add_mutually_exclusive_group()
+    for choice, what in (
+        ("delete", "delete in the bucket what the folder lacks"),
+        ("keep", "train on it too"),
+    ):
+        left_over.add_argument(f"--{choice}", action="store_const", const=choice, dest="left_over", help=what)
     command = commands.add_parser("stop", parents=[deployed], help="stop a run and its GPU job")
     command.add_argument("run", help="its id, as ./dev runs lists it")
     command = commands.add_parser(

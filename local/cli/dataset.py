@@ -3,14 +3,14 @@
 import mimetypes
 import random
 import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from local.cli.failure import CommandError
-
-MANIFEST = "manifest.json"
+from local.dataset_folder import MANIFEST, files_of
 
 
 @dataclass(frozen=True)
@@ -25,34 +25,36 @@ class Dropped:
     at: datetime
 
 
-def files_of(folder: Path) -> list[Path]:
-    """Every file of the dataset, hidden ones aside. Raises CommandError when it cannot be a dataset."""
-    if not folder.is_dir():
-        raise CommandError(f"{folder} is no folder")
-    if not (folder / MANIFEST).is_file():
-        raise CommandError(
-            f"{folder} holds no {MANIFEST}, and without it nothing starts. The smallest is "
-            '{"version": 1}; examples/photographs/manifest.json shows more.'
-        )
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return [
-        path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-
-
 def prefix_of(folder: Path) -> str:
-    """`datasets/<name>/`; what S3 keys do not take kindly to becomes a hyphen."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-.")
-    return f"datasets/{name or 'dataset'}/"
+    """`datasets/<name>/`: letters and digits of any script stay, whatever else is no `.`, `_` or `-` becomes a hyphen.
+
+    Accents are composed, as on every system but macOS, so that a folder has one prefix wherever it is dropped from.
+    """
+    name = unicodedata.normalize("NFC", folder.resolve().name)
+    kept = "".join(c if c in "._-" or unicodedata.category(c)[0] in "LMN" else " " for c in name)
+    return f"datasets/{re.sub(' +', '-', kept).strip('-.') or 'dataset'}/"
 
 
 def left_over(s3: Any, bucket: str, folder: Path) -> list[str]:
-    """What an earlier drop left below the dataset's prefix and the folder holds no more, relative to the prefix."""
+    """What the bucket holds as part of the dataset and the folder lacks, relative to the dataset's prefix.
+
+    Hidden files and the markers of folders are no part of a dataset.
+    """
     prefix = prefix_of(folder)
     here = {path.relative_to(folder).as_posix() for path in files_of(folder)}
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     there = (item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", []))
-    return sorted(name for name in there if name and name not in here)
+    return sorted(name for name in there if name not in here and not _is_aside(name))
+
+
+def _is_aside(name: str) -> bool:
+    return name == "" or name.endswith("/") or any(part.startswith(".") for part in name.split("/"))
+
+
+def delete(s3: Any, bucket: str, folder: Path, names: Sequence[str]) -> None:
+    """Delete what `left_over` named; the bucket keeps it as an old version."""
+    for name in names:
+        s3.delete_object(Bucket=bucket, Key=prefix_of(folder) + name)
 
 
 def drop(s3: Any, bucket: str, folder: Path, order: random.Random | None = None) -> Dropped:

@@ -21,6 +21,7 @@ from local.cli.records import Record
 from local.cli.repository import ROOT
 from local.cli.run_view import RunView
 from local.cli.verdict import Claim, Stopwatch, show_claims, show_times
+from local.dataset_folder import files_of
 
 EXAMPLE = ROOT / "examples" / "photographs"
 SECONDS_TO_RUN = 600.0
@@ -31,7 +32,7 @@ MAIL_SECONDS = 5
 
 def run(folder: Path) -> int:
     """Exit code 0 only when every claim at the end holds."""
-    dataset.files_of(folder)
+    files_of(folder)
     console = Console()
     begun = time.monotonic()
     stopwatch = Stopwatch()

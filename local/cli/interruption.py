@@ -9,11 +9,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """Not an Exception: no `except Exception` on the way up may swallow it."""
+    """Not an Exception: no `except Exception` on the way up may swallow it.
+
+    `what_stays` is a sentence of what is true all the same, such as that a run goes on.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
         self.signal_number = signal_number
+        self.what_stays = ""
 
 
 class Interruption:
@@ -59,3 +63,13 @@ def postponed() -> Iterator[None]:
     finally:
         current.postponements -= 1
     current.raise_if_due()
+
+
+@contextmanager
+def leaving(what_stays: str) -> Iterator[None]:
+    """Who interrupts the block reads this sentence; of blocks within one another the inner one's counts."""
+    try:
+        yield
+    except Interrupted as interruption:
+        interruption.what_stays = interruption.what_stays or what_stays
+        raise

@@ -17,6 +17,7 @@ from botocore.exceptions import (
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from local.cli.failure import CommandError
+from local.cli.interruption import leaving
 
 BUILD_QUOTA = "Concurrently running builds for Linux/Large environment"  # AWS's name of it in Service Quotas
 
@@ -41,13 +42,14 @@ _LOG_IN = "Log in again (such as with `aws sso login`), then repeat the command.
 
 @contextmanager
 def told(what_stays: str = "") -> Iterator[None]:
-    """Raises CommandError in the place of the SDK's errors.
+    """Raises CommandError in the place of the SDK's errors; who interrupts it reads what stays too.
 
     Args:
         what_stays: a sentence of what is true all the same, such as that a run goes on.
     """
     try:
-        yield
+        with leaving(what_stays):
+            yield
     except (ClientError, BotoCoreError, Boto3Error) as error:
         raise CommandError(" ".join(filter(None, (what_stays, sentence(error))))) from error
 

@@ -7,15 +7,23 @@ from pathlib import Path
 
 from rich.console import Console
 
+from local.dataset_folder import NoDatasetError
 from local.preflight import folder, page
 from local.preflight.limits import of_template
 
 
 def main(arguments: list[str]) -> int:
-    options = parse(arguments)
-    if problem := folder.why_no_dataset(options.folder):
+    """The exit code. Ctrl-C needs no words: nothing was begun that could go on."""
+    try:
+        return run(parse(arguments))
+    except NoDatasetError as problem:
         print(problem, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def run(options: argparse.Namespace) -> int:
     with page.progress(Console(stderr=True)) as on_file:
         judged = folder.judge(options.folder, of_template(), on_file)
     if options.json:

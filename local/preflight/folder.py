@@ -16,6 +16,7 @@ from fine_tuning.manifest import Manifest
 from fine_tuning.plan import Decision
 from fine_tuning.report import rejection, report
 from fine_tuning.run import MANIFEST_NAME, TOML_NAME, Run
+from local.dataset_folder import files_of
 
 # The bucket that the dataset will be dropped into is not known; a base model in any bucket may be in that one.
 _SOME_BUCKET = "the-bucket"
@@ -30,28 +31,20 @@ class Judged:
     decision: Decision | None = None
 
 
-def why_no_dataset(folder: Path) -> str | None:
-    if not folder.is_dir():
-        return f"{folder} is no folder."
-    if not (folder / MANIFEST_NAME).is_file():
-        return (
-            f'{folder} holds no {MANIFEST_NAME}. The smallest is {{"version": 1}}; put it beside the images.'
-        )
-    return None
-
-
 def judge(folder: Path, limits: Limits, on_file: Callable[[int, int], None]) -> Judged:
     """As validate_manifest, take_inventory, inspect_shard and plan_run do one after the other.
+
+    Raises NoDatasetError where the folder holds nothing to judge.
 
     Args:
         on_file: called with the files inspected so far and all that there are.
     """
+    listing = _listing(folder)
     content = folder / MANIFEST_NAME
     oversize = manifest.too_large(content.stat().st_size)
     accepted, findings = (None, [oversize]) if oversize else manifest.judge(content.read_bytes())
     if accepted is None:
         return Judged(rejection(findings))
-    listing = _listing(folder)
     now = datetime.now(UTC)
     state = upload.completeness(listing, [], now, accepted, now, now, settle_seconds=0, upload_wait_seconds=0)
     files = [listed.file for listed in inventory.without_manifest(listing)]
@@ -64,15 +57,12 @@ def judge(folder: Path, limits: Limits, on_file: Callable[[int, int], None]) -> 
 
 
 def _listing(folder: Path) -> list[ListedObject]:
-    """What a drop would upload: everything but hidden files."""
+    """What a drop would upload."""
     now = datetime.now(UTC)
-    listed = []
-    for path in sorted(folder.rglob("*")):
-        parts = path.relative_to(folder).parts
-        if path.is_file() and not any(part.startswith(".") for part in parts):
-            file = InventoryFile("/".join(parts), path.stat().st_size, "", None)
-            listed.append(ListedObject(file, now))
-    return listed
+    return [
+        ListedObject(InventoryFile(path.relative_to(folder).as_posix(), path.stat().st_size, "", None), now)
+        for path in files_of(folder)
+    ]
 
 
 def _inspect(

@@ -28,7 +28,11 @@ def rejected(run: Run, report: Mapping[str, Any]) -> Message:
         [f"{counted(len(errors), 'problem')}: {', '.join(codes)}"],
         listed(errors, _MOST_PROBLEMS),
         [f"The whole report{also}:", run.uri(run.report_key)],
-        ["Correct the files, then drop the manifest again:", drop_again(run)],
+        [
+            "Correct the files. One that you remove must be removed in the bucket too, where it is judged again.",
+            "Then drop the manifest again:",
+            drop_again(run),
+        ],
     ]
     subject = f"Rejected: {run.dataset} has {counted(len(errors), 'problem')}"
     return of_run("rejected", "REJECTED", run, subject, paragraphs, needs_action=True)

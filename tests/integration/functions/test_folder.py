@@ -87,6 +87,14 @@ def test_what_is_no_dataset_is_a_mistake_of_use(tmp_path: Path, capsys: pytest.C
         command.main(["validate"])
 
 
+def test_who_interrupts_it_gets_no_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "of_template", interrupt)
+    assert command.main(["plan", str(lay(tmp_path, b'{"version": 1}', GOOD))]) == 130
+
+
 def test_hidden_files_are_not_judged_as_they_are_not_dropped(tmp_path: Path) -> None:
     files = {**GOOD, ".git/config": b"x", "10_sks cat/.DS_Store": b"x"}
     judged = folder.judge(lay(tmp_path, b'{"version": 1}', files), limits.of_template(), lambda *_: None)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from local.cli import dataset
-from local.cli.failure import CommandError
 
 
 class Bucket:
@@ -28,6 +27,9 @@ class Bucket:
         self.keys.append(Key)
         return {"VersionId": f"version-of-{Key}"}
 
+    def delete_object(self, Bucket: str, Key: str) -> None:  # noqa: N803
+        self.keys.remove(Key)
+
     def upload_file(self, filename: str, bucket: str, key: str, **_: Any) -> None:
         assert Path(filename).is_file()
         self.keys.append(key)
@@ -40,16 +42,6 @@ def folder(tmp_path: Path) -> Path:
     for name in ("manifest.json", "2_sks cat/a.jpg", "2_sks cat/a.txt", "2_sks cat/b.jpg", ".DS_Store"):
         (folder / name).write_bytes(b"{}")
     return folder
-
-
-def test_a_folder_without_manifest_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r'no manifest\.json.*"version": 1'):
-        dataset.files_of(tmp_path)
-
-
-def test_a_file_is_no_dataset(folder: Path) -> None:
-    with pytest.raises(CommandError, match="is no folder"):
-        dataset.files_of(folder / "manifest.json")
 
 
 def test_every_visible_file_arrives_under_the_datasets_prefix(folder: Path) -> None:
@@ -86,8 +78,41 @@ def test_what_an_earlier_drop_left_in_the_bucket_is_named(folder: Path) -> None:
     bucket = Bucket()
     assert dataset.left_over(bucket, "photos", folder) == []
     dataset.drop(bucket, "photos", folder)
-    bucket.keys += ["datasets/my-cats-2/other.jpg", "datasets/my-cats/"]
+    bucket.keys += ["datasets/my-cats-2/other.jpg", "datasets/my-cats/", "datasets/my-cats/2_sks cat/"]
+    bucket.keys += ["datasets/my-cats/.DS_Store", "datasets/my-cats/.git/config"]
     assert dataset.left_over(bucket, "photos", folder) == []
     (folder / "2_sks cat" / "a.jpg").unlink()
     (folder / "2_sks cat" / "b.jpg").rename(folder / "2_sks cat" / "c.jpg")
     assert dataset.left_over(bucket, "photos", folder) == ["2_sks cat/a.jpg", "2_sks cat/b.jpg"]
+
+
+def test_what_only_the_bucket_holds_is_deleted_and_nothing_else(folder: Path) -> None:
+    bucket = Bucket()
+    dataset.drop(bucket, "photos", folder)
+    (folder / "2_sks cat" / "a.jpg").unlink()
+    dataset.delete(bucket, "photos", folder, dataset.left_over(bucket, "photos", folder))
+    assert sorted(bucket.keys) == [
+        "datasets/my-cats/2_sks cat/a.txt",
+        "datasets/my-cats/2_sks cat/b.jpg",
+        "datasets/my-cats/manifest.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("my cats", "my-cats"),
+        ("Müller", "Müller"),
+        ("Mu\u0308ller", "Müller"),  # as macOS takes it apart
+        ("Möller", "Möller"),
+        ("猫", "猫"),
+        ("Аня", "Аня"),
+        ("हिन्दी", "हिन्दी"),  # with marks that are no letters of their own
+        ("a/../x (v1)", "x-v1"),
+        ("a\tb\u2028c", "a-b-c"),
+        ("-.cats.-", "cats"),
+        ("🐱", "dataset"),
+    ],
+)
+def test_letters_of_any_script_stay_in_the_prefix(tmp_path: Path, name: str, prefix: str) -> None:
+    assert dataset.prefix_of(tmp_path / name) == f"datasets/{prefix}/"

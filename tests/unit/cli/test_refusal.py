@@ -110,7 +110,9 @@ def test_a_stack_that_may_not_be_looked_at_is_not_one_that_is_missing(
 def test_whose_credentials_end_while_a_run_is_followed_reads_that_it_goes_on() -> None:
     account: Any = SimpleNamespace(embedded=None)
     table = Refusing(refused("ExpiredTokenException", "GetItem"))
-    with pytest.raises(CommandError, match=r"The run goes on: ./dev runs shows cats-1.*Log in again"):
+    with pytest.raises(
+        CommandError, match=r"The run goes on.*: ./dev runs shows cats-1, ./dev stop cats-1 .*Log in again"
+    ):
         dropping.follow_run(account, table, "cats-1")
 
 
@@ -124,7 +126,7 @@ def test_whose_credentials_end_after_the_drop_reads_that_it_was_dropped(
     monkeypatch.setattr(dropping.records, "table_of", lambda *_: table)
     account: Any = SimpleNamespace(client=lambda name: None)
     with pytest.raises(CommandError, match=r"The dataset is dropped.*Log in again"):
-        dropping.run(account, {"BucketName": "b"}, tmp_path, follow=True)
+        dropping.run(account, {"BucketName": "b"}, tmp_path, None, follow=True)
 
 
 def test_whose_credentials_end_while_a_run_is_stopped_reads_that_it_is(
