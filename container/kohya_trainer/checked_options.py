@@ -48,6 +48,10 @@ def checked_options(
     for name in [name for name in options if name in FORBIDDEN or name.startswith(FORBIDDEN_PREFIXES)]:
         del options[name]
         notes.append(f"{name} reaches further than training and is left out")
+    if options.pop("cache_info", False):
+        # Images to validate with would be some of those that are trained on, with other images' captions
+        # (library/train_util.py, load_dreambooth_dir).
+        notes.append("cache_info gains nothing in a folder that is new and is left out")
     if options.get("network_module") == "networks.dylora" and not options.get("network_train_unet_only"):
         raise InvalidConfigurationError(
             "networks.dylora gives the modules of both text encoders the same names: one encoder's are lost, and "

@@ -123,8 +123,11 @@ def _check_lora(header: Mapping[str, Any], options: Mapping[str, Any], up_norms:
             raise _unproved(f"{name} has rank {entry['shape'][0]}, configured is {wanted}.")
     if not up_norms or max(up_norms.values()) == 0:
         raise _unproved("All up-weights of the model are zero: nothing was learnt.")
+    # The trainer leaves out of its optimizer what has a rate of 0, and saves it nevertheless.
+    learns = options.get("unet_lr", options.get("learning_rate")) != 0
     if (
         unet
+        and learns
         and (norm := max((up_norms[name] for name in unet if name in up_norms), default=0.0)) < LEAST_UP_NORM
     ):
         raise _unproved(f"The U-Net's up-weights hardly moved (largest norm {norm:.2g}).")

@@ -108,7 +108,9 @@ def resolve(
     }
     findings += trainer_rules.judge(judged, written, kohya_version)
     findings += learning_rates.judge(values, written, kohya_version)
-    findings += option_values.network_arguments(values, written.get("network_args", MANIFEST_NAME))
+    findings += option_values.network_arguments(
+        values, written.get("network_args", MANIFEST_NAME), kohya_version
+    )
     findings += _keyword_arguments(values, written, kohya_version)
     values |= {"caption_extension": CAPTION_EXTENSION, "save_model_as": "safetensors"}
     values.setdefault("seed", SEED)
@@ -150,7 +152,15 @@ _REPLACES = {
     "learning_rate": ("unet_lr", "text_encoder_lr"),
     "network_module": ("network_args",),
     "mixed_precision": ("full_fp16", "full_bf16"),
+    # Both encoders learn where nobody says otherwise, so a rate for them is all that a configuration says of it.
+    "text_encoder_lr": ("network_train_unet_only",),
+    "network_train_text_encoder_only": ("network_train_unet_only",),
+    "network_train_unet_only": ("network_train_text_encoder_only",),
+    # The trainer weights the loss by both; and its graphical interface offers one kind of noise or the other.
+    "debiased_estimation_loss": ("min_snr_gamma",),
+    "multires_noise_iterations": ("noise_offset",),
 }
+_OFF_AT_0 = ("text_encoder_lr", "multires_noise_iterations")
 
 
 def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -158,11 +168,15 @@ def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for layer in reversed(layers):
         for name in layer:
             # An option that is switched off, or that says what was said before, replaces nothing.
-            if layer[name] is not False and layer[name] != values.get(name):
+            if not _is_off(name, layer[name]) and layer[name] != values.get(name):
                 for replaced in _REPLACES.get(name, ()):
                     values.pop(replaced, None)
         values |= {name: value for name, value in layer.items() if name not in _LENGTHS}
     return values
+
+
+def _is_off(name: str, value: Any) -> bool:
+    return value is False or (name in _OFF_AT_0 and trainer_rules.first(value) == 0)
 
 
 # Values that the trainer's own graphical interface writes for "the default", and its parser would refuse.
@@ -205,7 +219,7 @@ def _give_way_to(layers: Sequence[Mapping[str, Any]], values: dict[str, Any]) ->
     findings: list[Finding] = []
     excluded_by_text = [name for name in FORBID_CACHED_CAPTIONS if values.get(name)]
     if not values.get("network_train_unet_only"):
-        excluded_by_text.append("text-encoder training")
+        excluded_by_text.append("training of the text encoders (network_train_unet_only is not set)")
     excluded_by_latents = [name for name in _EXCLUDED_BY_CACHED_LATENTS if values.get(name)]
     for cache_option, excluded in (
         ("cache_text_encoder_outputs", excluded_by_text),

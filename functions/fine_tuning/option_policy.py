@@ -65,6 +65,9 @@ _OVERRIDDEN = {
         ("initial_epoch", "initial_step", "skip_until_initial_step"),
         "the training container goes on where an interrupted job was",
     ),
+    # The validation's images would take their captions from a cache of all, and images that are trained on
+    # (train_util.py, DreamBoothDataset, load_dreambooth_dir).
+    "cache_info": "a run's folder is new, so nothing would be read from it but the wrong images to validate with",
     "sample_prompts": "the manifest's `sample_prompts` decide",
     **dict.fromkeys(
         ("log_config", "log_prefix", "log_tracker_name", "log_with", "wandb_run_name"),
@@ -123,7 +126,7 @@ def apply(given: Mapping[str, Any], where: str, kohya_version: str) -> tuple[dic
     findings: list[Finding] = []
     for name, value in given.items():
         if _says_nothing(value):
-            continue  # the kohya_ss GUI writes "" and false for every option that it knows
+            continue  # written by hand, or by older versions of kohya_ss' graphical interface
         if name == base_model.OPTION:
             continue  # base_model.judge tells what becomes of it
         if name in _NAMED_OPTIONS:

@@ -10,6 +10,7 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fine_tuning import options
 from fine_tuning.buckets import LARGEST_SIDE
 from fine_tuning.findings import Finding, error, note, warning
 from fine_tuning.nearest import did_you_mean
@@ -71,7 +72,10 @@ _ZERO_IS_OFF = (
     *("sample_every_n_epochs", "sample_every_n_steps", "clip_skip"),
 )
 _ARGUMENT_LISTS = ("optimizer_args", "lr_scheduler_args", "network_args")
-_SDXL_BLOCKS = 23  # networks/lora.py, get_block_dims_and_alphas
+# networks/lora.py, get_block_dims_and_alphas and get_block_lr_weight
+_SDXL_BLOCKS = 23
+_SDXL_DOWN_OR_UP, _SDXL_MIDDLE = 9, 3
+_CURVES = ("cosine", "sine", "linear", "reverse_linear", "zeros")
 
 _Parse = Callable[[str], Any]
 
@@ -86,6 +90,46 @@ def _blocks(parse: _Parse) -> _Parse:
     return values
 
 
+def _weights(most: int) -> Callable[[str], list[float]]:
+    """Fewer are filled up with 1, and nothing between commas is 0; of more the trainer forgets some or stops."""
+
+    def values(text: str) -> list[float]:
+        parsed = [float(part or 0) for part in text.split(",")]
+        if len(parsed) > most:
+            raise ValueError(f"takes {most} numbers for SDXL, not {len(parsed)}")
+        return parsed + [1.0] * (most - len(parsed))
+
+    return values
+
+
+def _down_or_up(text: str) -> list[float]:
+    if "," in text:
+        return _weights(_SDXL_DOWN_OR_UP)(text)
+    curve, _, base = text.partition("+")
+    if curve not in _CURVES:
+        raise ValueError(f"takes {_SDXL_DOWN_OR_UP} numbers for SDXL, or one of {', '.join(_CURVES)}")
+    flat = [float(base or 0)] * _SDXL_DOWN_OR_UP
+    return flat if curve == "zeros" else [*flat[1:], flat[0] + 1]  # the ends of its curve
+
+
+def block_weights(given: Mapping[str, str]) -> list[float]:
+    """What network_args multiply the rates of the U-Net's blocks with; of a curve its least and its most."""
+    weights = [name for name in _BLOCK_WEIGHTS if name in given]
+    if not weights:
+        return []
+    try:
+        least = float(given.get("block_lr_zero_threshold", "0"))
+        found = [weight for name in weights for weight in _LORA_ARGUMENTS[name](given[name])]
+    except ValueError:
+        return []  # told as an invalid option
+    return [w if w > least else 0.0 for w in found] + [1.0] * (len(weights) < len(_BLOCK_WEIGHTS))
+
+
+def _no_blocks(text: str) -> None:
+    raise ValueError("this network knows the blocks of older models, and finds none in SDXL")
+
+
+_BLOCK_WEIGHTS = ("down_lr_weight", "mid_lr_weight", "up_lr_weight")
 _LORA_ARGUMENTS: Mapping[str, _Parse] = {
     "conv_dim": int,
     "conv_alpha": float,
@@ -93,13 +137,21 @@ _LORA_ARGUMENTS: Mapping[str, _Parse] = {
     "conv_block_dims": _blocks(int),
     "block_alphas": _blocks(float),
     "conv_block_alphas": _blocks(float),
-    **dict.fromkeys(("down_lr_weight", "mid_lr_weight", "up_lr_weight"), str),
+    **dict.fromkeys(("down_lr_weight", "up_lr_weight"), _down_or_up),
+    "mid_lr_weight": _weights(_SDXL_MIDDLE),
     **dict.fromkeys(("block_lr_zero_threshold", "rank_dropout", "module_dropout"), float),
     **dict.fromkeys(("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"), float),
 }
+# networks.lora_fa, and networks.lora before its scripts became a submodule: twelve blocks down and up, found by names
+# that SDXL's modules have not, and no LoRA+.
+_WITHOUT_BLOCKS: Mapping[str, _Parse] = {
+    name: _no_blocks if "block" in name or name in _BLOCK_WEIGHTS else parse
+    for name, parse in _LORA_ARGUMENTS.items()
+    if not name.startswith("loraplus")
+}
 _NETWORK_ARGUMENTS: Mapping[str, Mapping[str, _Parse]] = {
     "networks.lora": _LORA_ARGUMENTS,
-    "networks.lora_fa": _LORA_ARGUMENTS,
+    "networks.lora_fa": _WITHOUT_BLOCKS,
     "networks.dylora": {
         "unit": int,
         **{
@@ -133,10 +185,12 @@ def arguments(items: Any) -> dict[str, str]:
     return {name: value for name, _, value in (str(item).partition("=") for item in items or ())}
 
 
-def network_arguments(values: Mapping[str, Any], where: str) -> list[Finding]:
+def network_arguments(values: Mapping[str, Any], where: str, kohya_version: str) -> list[Finding]:
     """Arguments of the network's module: those that it does not know do nothing."""
     module = values.get("network_module", "networks.lora")
     known = _NETWORK_ARGUMENTS.get(module, _LORA_ARGUMENTS)
+    if module == "networks.lora" and options.is_older(kohya_version):
+        known = _WITHOUT_BLOCKS
     findings: list[Finding] = []
     given = arguments(values.get("network_args"))
     for name, text in given.items():

@@ -78,6 +78,15 @@ def test_options_that_reach_further_than_training_are_left_out() -> None:
     assert "secret" not in " ".join(notes)
 
 
+def test_no_cache_of_a_folder_mixes_up_what_is_validated_with() -> None:
+    options, notes = checked_options(
+        {"seed": 1, "cache_info": True}, load_table("v25.2.2"), older_layout=True
+    )
+
+    assert options == {"seed": 1}
+    assert "cache_info" in notes[0]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_forbidden_option_is_one_that_kohya_has(version: str) -> None:
     known = load_table("v25.2.2")

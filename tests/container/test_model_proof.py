@@ -144,6 +144,22 @@ def test_the_real_trainers_model_has_all_modules_and_no_other(
         prove(path, options)
 
 
+def test_a_u_net_whose_rate_is_0_need_not_have_moved(tmp_path: Path) -> None:
+    """The trainer leaves it out of the optimizer, and saves it as it began (networks/lora.py, "NO LR skipping!")."""
+    untrained = {
+        name: np.zeros_like(array) if name.endswith("lora_up.weight") else array
+        for name, array in whole(unet_modules()).items()
+    }
+    path = tmp_path / "cats.safetensors"
+    save_file({**untrained, **whole(text_encoder_modules())}, path)
+    both = {**OPTIONS, "network_train_unet_only": False, "text_encoder_lr": 5e-5}
+
+    assert prove(path, {**both, "unet_lr": 0.0}).modules == 986
+    assert prove(path, {**both, "learning_rate": 0.0}).modules == 986
+    with pytest.raises(UnprovedModelError, match="hardly moved"):
+        prove(path, {**both, "unet_lr": 1e-4})
+
+
 def test_ranks_by_block_may_leave_blocks_out(tmp_path: Path) -> None:
     path = tmp_path / "cats.safetensors"
     save_file(whole({UNET}), path)

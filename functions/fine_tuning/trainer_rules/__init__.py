@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from fine_tuning import options
 from fine_tuning.findings import Finding, error, warning
 from fine_tuning.trainer_rules.contradictions import CONTRADICTIONS, OLDER_RULES
-from fine_tuning.trainer_rules.facts import Values, takers
+from fine_tuning.trainer_rules.facts import Values, first, takers
 from fine_tuning.trainer_rules.rule import Rule
 from fine_tuning.trainer_rules.to_no_good import HARMFUL
 from fine_tuning.trainer_rules.without_effect import IGNORED
 
-__all__ = ["OLDER_RULES", "RULES", "Rule", "judge", "takers"]
+__all__ = ["OLDER_RULES", "RULES", "Rule", "first", "judge", "takers"]
 
 RULES: tuple[Rule, ...] = (*CONTRADICTIONS, *IGNORED, *HARMFUL)
 

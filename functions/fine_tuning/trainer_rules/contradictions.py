@@ -6,6 +6,9 @@ from fine_tuning.option_values import arguments
 from fine_tuning.trainer_rules.facts import (
     conv_dim_differs,
     effective_optimizer,
+    knows_one_rate,
+    learning_rates,
+    multiplies_rates,
     odd_resolution,
     scheduler,
     sets_its_own_rate,
@@ -113,6 +116,25 @@ CONTRADICTIONS = (
         lambda v: v.get("network_train_unet_only") and v.get("network_train_text_encoder_only"),
         "network_train_unet_only and network_train_text_encoder_only together leave nothing to train.",
         "Set one of them to false.",
+    ),
+    stops(
+        ("unet_lr", "text_encoder_lr", "optimizer_type"),
+        lambda v: knows_one_rate(v) and len(learning_rates(v)) > 1,
+        "The U-Net's learning rate and the text encoders' differ, at which Prodigy and this D-Adaptation stop.",
+        "Set unet_lr and text_encoder_lr to the same, or learning_rate alone.",
+    ),
+    stops(
+        ("network_args", "optimizer_type"),
+        lambda v: knows_one_rate(v) and multiplies_rates(v),
+        "Prodigy and this D-Adaptation stop at different learning rates, which loraplus_* and *_lr_weight in "
+        "network_args make.",
+        "Remove these arguments, or set another optimizer_type.",
+    ),
+    stops(
+        ("cpu_offload_checkpointing",),
+        lambda v: v.get("cpu_offload_checkpointing"),
+        "cpu_offload_checkpointing is for Flux; the U-Net of SDXL does not know it.",
+        "Remove it.",
     ),
     stops(
         ("min_timestep", "max_timestep"),

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fine_tuning.option_values import arguments
+from fine_tuning.option_values import arguments, block_weights
 
 Values = Mapping[str, Any]
 
@@ -52,15 +52,43 @@ def finds_its_own_rate(values: Values) -> bool:
     return effective_optimizer(values).startswith(("dadapt", "prodigy"))
 
 
+def knows_one_rate(values: Values) -> bool:
+    """Its optimizer stops at groups of different rates other than 0 (prodigyopt 1.1.2, dadaptation 3.2)."""
+    return effective_optimizer(values) in _ONE_RATE
+
+
+_ONE_RATE = ("prodigy", "dadaptation", "dadaptadampreprint", "dadaptadam", "dadaptlion", "dadaptsgd")
+
+
+def first(value: Any) -> Any:
+    """Of a list its first: networks for SDXL know one rate for both encoders (train_network.py, text_encoder_lr)."""
+    return value[0] if isinstance(value, list) else value
+
+
 def rates(values: Values) -> set[float]:
-    """The learning rates that groups of parameters get."""
+    """The learning rates that groups of parameters get, before network_args multiply them."""
     given: list[Any] = []
     if not values.get("network_train_text_encoder_only"):
         given.append(values.get("unet_lr", values.get("learning_rate", 2e-6)))
     if not values.get("network_train_unet_only"):
-        encoders = values.get("text_encoder_lr", values.get("learning_rate", 2e-6))
-        given += encoders if isinstance(encoders, list) else [encoders]
+        given.append(first(values.get("text_encoder_lr", values.get("learning_rate", 2e-6))))
     return {float(rate) for rate in given if rate is not None}
+
+
+def learning_rates(values: Values) -> set[float]:
+    """Those with which anything learns."""
+    return rates(values) - {0.0}
+
+
+def multiplies_rates(values: Values) -> bool:
+    """Whether network_args give some weights another rate than others (prepare_optimizer_params)."""
+    given = arguments(values.get("network_args"))
+    ratios = {given[name] for name in given if name.startswith("loraplus_")}
+    if values.get("network_module", "networks.lora") != "networks.lora_fa" and any(
+        _literal(ratio) not in (0, 1) for ratio in ratios
+    ):
+        return True
+    return len(set(block_weights(given)) - {0.0}) > 1
 
 
 def scheduler(*names: str) -> Callable[[Values], bool]:

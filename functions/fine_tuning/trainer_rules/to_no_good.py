@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fine_tuning.trainer_rules.facts import finds_its_own_rate, rates
+from fine_tuning.trainer_rules.facts import finds_its_own_rate, knows_one_rate, learning_rates, rates
 from fine_tuning.trainer_rules.rule import harmful
 
 HARMFUL = (
@@ -20,9 +20,9 @@ HARMFUL = (
     ),
     harmful(
         ("optimizer_type", "unet_lr", "text_encoder_lr"),
-        lambda v: finds_its_own_rate(v) and len(rates(v)) > 1,
-        "D-Adaptation and Prodigy know one learning rate; that of the first group counts.",
-        "Set learning_rate alone.",
+        lambda v: finds_its_own_rate(v) and not knows_one_rate(v) and len(learning_rates(v)) > 1,
+        "D-Adaptation knows one learning rate; that of the first group counts.",
+        "Set unet_lr and text_encoder_lr to the same, or learning_rate alone.",
     ),
     harmful(
         ("mixed_precision", "no_half_vae"),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from fine_tuning.trainer_rules.facts import (
     caches_latents,
     caches_text,
+    first,
     has_no_schedule,
     scheduler,
     sets_its_own_rate,
     takes_captions_apart,
     without,
 )
-from fine_tuning.trainer_rules.rule import ignored
+from fine_tuning.trainer_rules.rule import Rule, ignored
 
 IGNORED = (
     ignored(
@@ -25,7 +26,18 @@ IGNORED = (
     ),
     ignored("caption_dropout_every_n_epochs", caches_text, "where text encoder outputs are cached"),
     ignored("token_warmup_min", without("token_warmup_step"), "without token_warmup_step"),
-    ignored("text_encoder_lr", lambda v: v.get("network_train_unet_only"), "with network_train_unet_only"),
+    ignored(
+        "text_encoder_lr",
+        lambda v: v.get("network_train_unet_only") and first(v["text_encoder_lr"]),
+        "with network_train_unet_only",
+    ),
+    Rule(
+        "options-ignored",
+        ("text_encoder_lr",),
+        lambda v: isinstance(v["text_encoder_lr"], list) and len(set(v["text_encoder_lr"])) > 1,
+        "Of the rates in text_encoder_lr the first one counts, for both text encoders; networks for SDXL know one.",
+        "Give one rate.",
+    ),
     ignored(
         "unet_lr", lambda v: v.get("network_train_text_encoder_only"), "with network_train_text_encoder_only"
     ),
@@ -85,7 +97,11 @@ IGNORED = (
         lambda v: not scheduler("warmup_stable_decay")(v),
         "without lr_scheduler warmup_stable_decay",
     ),
-    ignored("cpu_offload_checkpointing", without("gradient_checkpointing"), "without gradient_checkpointing"),
+    ignored(
+        "fused_backward_pass",
+        lambda v: v["fused_backward_pass"],
+        "in a LoRA's training, which never asks for it",
+    ),
     ignored("dynamo_backend", without("torch_compile"), "without torch_compile"),
     ignored("base_weights_multiplier", lambda v: True, "without base_weights"),
     ignored("vae_batch_size", lambda v: not caches_latents(v), "without cache_latents"),

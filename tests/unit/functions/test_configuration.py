@@ -238,6 +238,67 @@ def test_what_the_graphical_interface_writes_is_taken() -> None:
     assert (resolved.values["network_dim"], resolved.layers[1]["max_train_steps"]) == (8, 1600)
 
 
+def test_what_the_graphical_interface_trains_is_trained() -> None:
+    """Its preset "SDXL - LoRA AI_characters standard v1.1", as lora_gui.py of v25.2.2 maps it: that both are to be
+    trained is said by naming neither network_train_unet_only nor network_train_text_encoder_only.
+    """
+    resolved = resolve(toml=(DATA / "gui-v25.2.2-text-encoders.toml").read_text(encoding="utf-8"))
+    warned = {finding.message.split()[2] for finding in resolved.findings if finding.severity != "note"}
+    assert warned == {"epoch", "lr_scheduler_num_cycles", "noise_offset_type"}
+    of_encoders = {name: value for name, value in resolved.values.items() if "text_encoder" in name}
+    assert of_encoders == {"text_encoder_lr": [3e-5], "cache_text_encoder_outputs": False}
+    assert "network_train_unet_only" not in resolved.values
+
+
+@pytest.mark.parametrize("option", ["text_encoder_lr = 5e-5", "network_train_text_encoder_only = true"])
+@pytest.mark.parametrize("preset", ["sdxl-character", "sdxl-object", "sdxl-style"])
+def test_the_presets_u_net_alone_gives_way_to_a_user_who_trains_the_text_encoders(
+    option: str, preset: str
+) -> None:
+    resolved = resolve(toml=option, preset=preset)
+    assert resolved.findings == ()
+    assert "network_train_unet_only" not in resolved.values
+    assert resolved.values["cache_text_encoder_outputs"] is False
+
+
+@pytest.mark.parametrize(
+    "config", [{"text_encoder_lr": 0}, {"text_encoder_lr": [0.0, 1e-5]}, {"learning_rate": 1e-4}]
+)
+def test_who_names_no_rate_for_the_text_encoders_leaves_them_as_the_preset_does(
+    config: dict[str, Any],
+) -> None:
+    values = resolve(config).values
+    assert (values["network_train_unet_only"], values["cache_text_encoder_outputs"]) == (True, True)
+
+
+def test_the_manifest_decides_which_part_a_toml_trains() -> None:
+    values = resolve({"network_train_unet_only": True}, "network_train_text_encoder_only = true").values
+    assert values["network_train_unet_only"] is True
+    assert "network_train_text_encoder_only" not in values
+    both = resolve({"text_encoder_lr": 5e-5}, "network_train_unet_only = true").values
+    assert "network_train_unet_only" not in both
+
+
+def test_captions_that_the_user_caches_cannot_be_trained() -> None:
+    resolved = resolve({"text_encoder_lr": 5e-5, "cache_text_encoder_outputs": True})
+    assert told(resolved) == [("error", "options-contradict", "manifest.json")]
+    assert "network_train_unet_only is not set" in resolved.findings[0].message
+
+
+def test_what_the_user_chose_is_not_weighed_with_the_presets_other_way_to_it() -> None:
+    assert "min_snr_gamma" not in resolve({"debiased_estimation_loss": True}).values
+    both = resolve({"debiased_estimation_loss": True, "min_snr_gamma": 1.0}).values
+    assert both["min_snr_gamma"] == 1.0
+    assert "noise_offset" not in resolve({"multires_noise_iterations": 6}, preset="sdxl-style").values
+    assert resolve({"multires_noise_iterations": 0}, preset="sdxl-style").values["noise_offset"] == 0.0357
+
+
+def test_no_cache_of_a_folder_mixes_up_what_is_validated_with() -> None:
+    resolved = resolve({"cache_info": True}, validation_split=0.2)
+    assert told(resolved) == [("note", "option-overridden", "manifest.json")]
+    assert "cache_info" not in resolved.values
+
+
 def test_a_backend_that_compiles_nothing_is_not_compiled_with_another() -> None:
     resolved = resolve({"dynamo_backend": "no", "torch_compile": True})
     assert told(resolved) == [("note", "option-overridden", "manifest.json")]
@@ -420,6 +481,12 @@ def test_a_value_is_typed_as_the_trainers_own_parser_would(name: str, value: Any
         ("network_args", ["conv dim=4"]),
         ("network_args", ["conv_dim=four"]),
         ("network_args", ["block_dims=4,4"]),
+        ("network_args", ["down_lr_weight=1,1,1,1,1,1,1,1,1,1,1,1"]),
+        ("network_args", ["up_lr_weight=1,1,1,1,1,1,1,1,1,1"]),
+        ("network_args", ["mid_lr_weight=1,1,1,1"]),
+        ("network_args", ["mid_lr_weight=cosine"]),
+        ("network_args", ["down_lr_weight=0.5"]),
+        ("network_args", ["up_lr_weight=cosin"]),
         ("face_crop_aug_range", "2.0"),
         ("caption_extension", ".tags"),
     ],
@@ -519,6 +586,30 @@ def test_an_option_in_two_sections_is_told() -> None:
     resolved = resolve(toml="[a]\nnetwork_dim = 5\n[b]\nnetwork_dim = 6\n")
     assert told(resolved) == [("warning", "option-repeated", "kohya-sdxl-config.toml")]
     assert resolved.values["network_dim"] == 6
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *("down_lr_weight=1,1,1,1,1,1,1,1,1", "down_lr_weight=0,,1", "up_lr_weight=cosine"),
+        *("up_lr_weight=zeros+0.5", "mid_lr_weight=1,0.5,1", "mid_lr_weight=0.5"),
+    ],
+)
+def test_weights_of_blocks_are_taken_as_the_trainer_takes_them(argument: str) -> None:
+    assert resolve({"network_args": [argument]}).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "version"),
+    [({"network_module": "networks.lora_fa"}, "v25.2.2"), ({"network_module": "networks.lora"}, "v22.6.2")],
+)
+def test_a_network_that_knows_no_blocks_of_sdxl_is_given_none(config: dict[str, Any], version: str) -> None:
+    for number in (23, 25):
+        ranks = f"block_dims={','.join('4' * number)}"
+        resolved = resolve({**config, "network_args": [ranks]}, kohya_version=version)
+        assert told(resolved) == [("error", "option-invalid", "manifest.json")]
+    plus = resolve({**config, "network_args": ["loraplus_lr_ratio=4"]}, kohya_version=version)
+    assert told(plus) == [("warning", "options-ignored", "manifest.json")]
 
 
 def test_newer_names_are_for_newer_trainers() -> None:

@@ -12,6 +12,7 @@ from fine_tuning.trainer_rules import OLDER_RULES, RULES, Rule
 
 STOPS, IGNORED, HARMFUL = "options-contradict", "options-ignored", "options-harmful"
 ADAFACTOR = {"optimizer_type": "Adafactor"}
+PRODIGY = {"optimizer_type": "Prodigy", "learning_rate": 1.0}
 
 # What a user writes over sdxl-character, the rule's code, and what its message says.
 BROKEN: list[tuple[dict[str, Any], str, str]] = [
@@ -44,7 +45,18 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
         STOPS,
         "needs at least one worker",
     ),
-    ({"network_train_text_encoder_only": True}, STOPS, "leave nothing to train"),
+    (
+        {"network_train_text_encoder_only": True, "network_train_unet_only": True},
+        STOPS,
+        "leave nothing to train",
+    ),
+    (
+        {**PRODIGY, "unet_lr": 1.0, "text_encoder_lr": 0.5},
+        STOPS,
+        "learning rate and the text encoders' differ",
+    ),
+    ({**PRODIGY, "network_args": ["loraplus_lr_ratio=16"]}, STOPS, "which loraplus_* and *_lr_weight"),
+    ({"cpu_offload_checkpointing": True}, STOPS, "cpu_offload_checkpointing is for Flux"),
     ({"min_timestep": 500, "max_timestep": 500}, STOPS, "min_timestep is not below"),
     ({"resolution": "1000,1000", "enable_bucket": False}, STOPS, "a multiple of 32"),
     ({"network_module": "networks.dylora", "network_args": ["conv_dim=8"]}, STOPS, "networks.dylora wants"),
@@ -58,7 +70,13 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
         "caption_dropout_every_n_epochs",
     ),
     ({"token_warmup_min": 2}, IGNORED, "token_warmup_min"),
-    ({"text_encoder_lr": 1e-5}, IGNORED, "text_encoder_lr does nothing with network_train_unet_only"),
+    (
+        {"text_encoder_lr": 1e-5, "network_train_unet_only": True},
+        IGNORED,
+        "text_encoder_lr does nothing with network_train_unet_only",
+    ),
+    ({"text_encoder_lr": [5e-5, 1e-5]}, IGNORED, "Of the rates in text_encoder_lr the first one counts"),
+    ({"text_encoder_lr": [0, 1e-5]}, IGNORED, "Of the rates in text_encoder_lr the first one counts"),
     (
         {"network_train_text_encoder_only": True, "network_train_unet_only": False, "unet_lr": 1e-4},
         IGNORED,
@@ -111,11 +129,7 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"lr_scheduler_timescale": 2}, IGNORED, "lr_scheduler_timescale"),
     ({"lr_scheduler_min_lr_ratio": 0.1}, IGNORED, "lr_scheduler_min_lr_ratio"),
     ({"lr_decay_steps": 10}, IGNORED, "lr_decay_steps"),
-    (
-        {"cpu_offload_checkpointing": True, "gradient_checkpointing": False},
-        IGNORED,
-        "cpu_offload_checkpointing",
-    ),
+    ({**ADAFACTOR, "fused_backward_pass": True}, IGNORED, "fused_backward_pass does nothing"),
     ({"dynamo_backend": "eager"}, IGNORED, "dynamo_backend"),
     ({"base_weights_multiplier": [1.0]}, IGNORED, "base_weights_multiplier"),
     ({"vae_batch_size": 2, "cache_latents": False}, IGNORED, "vae_batch_size"),
@@ -135,13 +149,13 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"optimizer_type": "Prodigy"}, HARMFUL, "multiply the learning rate"),
     (
         {
-            "optimizer_type": "DAdaptAdam",
+            "optimizer_type": "DAdaptAdan",
             "learning_rate": 1.0,
             "text_encoder_lr": 0.5,
             "network_train_unet_only": False,
         },
         HARMFUL,
-        "know one learning rate",
+        "knows one learning rate",
     ),
     ({"mixed_precision": "fp16", "no_half_vae": False}, HARMFUL, "SDXL's own VAE"),
     ({"sdpa": False}, HARMFUL, "Without sdpa"),
@@ -158,7 +172,17 @@ FINE: list[dict[str, Any]] = [
         "lr_scheduler": "constant_with_warmup",
         "lr_warmup_steps": 10,
     },
-    {"optimizer_type": "Prodigy", "learning_rate": 1.0},
+    PRODIGY,
+    {**PRODIGY, "unet_lr": 1.0, "text_encoder_lr": 1.0},
+    {**PRODIGY, "unet_lr": 1.0, "text_encoder_lr": 0.0, "network_train_unet_only": False},
+    {**PRODIGY, "network_args": ["loraplus_lr_ratio=1"]},
+    {
+        **PRODIGY,
+        "network_args": ["down_lr_weight=0,0,0,0,1,1,1,1,1", "mid_lr_weight=1", "up_lr_weight=zeros+1"],
+    },
+    {"text_encoder_lr": [5e-5, 5e-5]},
+    {"text_encoder_lr": 0},
+    {"network_train_text_encoder_only": True},
     {"lr_scheduler": "piecewise_constant", "lr_scheduler_args": ["step_rules='1:10,0.1'"]},
     {"lr_scheduler": "cosine_with_restarts", "lr_scheduler_num_cycles": 3, "lr_warmup_steps": 0.1},
     {"network_module": "networks.dylora", "network_args": ["conv_dim=32", "unit=4"]},
@@ -189,6 +213,28 @@ def test_a_broken_rule_is_told(config: dict[str, Any], code: str, said: str) -> 
 @pytest.mark.parametrize("config", FINE, ids=str)
 def test_what_goes_together_is_not_told(config: dict[str, Any]) -> None:
     assert found(config) == []
+
+
+@pytest.mark.parametrize(
+    "optimizer", ["Prodigy", "DAdaptation", "DAdaptAdamPreprint", "DAdaptAdam", "DAdaptLion", "DAdaptSGD"]
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["down_lr_weight=0.5,1,1,1,1,1,1,1,1"],
+        ["mid_lr_weight=0.5"],
+        ["mid_lr_weight=1", "up_lr_weight=linear+0.5"],
+        ["loraplus_unet_lr_ratio=4"],
+    ],
+    ids=str,
+)
+def test_an_optimizer_of_one_rate_stops_at_blocks_and_parts_of_others(
+    optimizer: str, arguments: list[str]
+) -> None:
+    config = {"learning_rate": 1.0, "network_args": arguments}
+    assert STOPS in [code for code, _ in found({**config, "optimizer_type": optimizer})]
+    for other in ("AdamW", "DAdaptAdan"):
+        assert STOPS not in [code for code, _ in found({**config, "optimizer_type": other})]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule.message[:60] for rule in RULES])
