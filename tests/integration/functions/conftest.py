@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
@@ -117,6 +119,14 @@ def _sleep_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(mail_pace, "time", lambda: time.time() + slept)
     monkeypatch.setattr(mail_pace, "sleep", sleep)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_loader() -> Iterator[None]:
+    """moto begins each test with a session of its own, which would read and parse the services' models anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", cache(botocore.session.create_loader))
+        yield
 
 
 @pytest.fixture

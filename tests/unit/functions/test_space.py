@@ -15,7 +15,7 @@ from fine_tuning.instances import Disk, known, smallest_disk
 from fine_tuning.layout import lay_out
 from tests.functions_data import file
 
-IMAGES = 10_000
+IMAGES = 1_000
 DISK = Disk("ml.p3.2xlarge", 50, is_own=False)
 
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 import math
 import random
 import re
+from functools import cache
 
 import pytest
 
 from fine_tuning import validation
 from fine_tuning.findings import Finding
-from fine_tuning.layout import lay_out
+from fine_tuning.layout import TrainingFolder, lay_out
 from tests.functions_data import file
 
 
-def judged(share: float, *images: int, regularization: int = 0) -> list[Finding]:
-    """Of folders with that many images each."""
+@cache
+def folders(*images: int, regularization: int) -> tuple[TrainingFolder, ...]:
+    """With that many images each."""
     paths = [f"{10 + number}_x/{n}" for number, count in enumerate(images) for n in range(count)]
     paths += [f"reg/1_x/{n}" for n in range(regularization)]
     files = [file(f"{path}.{extension}") for path in paths for extension in ("jpg", "txt")]
-    folders = lay_out(files, 10, "x", ".txt", ".txt").folders
-    return validation.judge(folders, {"validation_split": share, "validation_seed": 1}, "manifest.json")
+    return lay_out(files, 10, "x", ".txt", ".txt").folders
+
+
+def judged(share: float, *images: int, regularization: int = 0) -> list[Finding]:
+    values = {"validation_split": share, "validation_seed": 1}
+    return validation.judge(folders(*images, regularization=regularization), values, "manifest.json")
 
 
 def of_the_trainer(images: int, share: float) -> tuple[set[int], set[int]]:
