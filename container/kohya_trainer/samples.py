@@ -8,14 +8,19 @@ from kohya_trainer.png_text import with_text
 
 # <output_name>_<step, or e and the epoch>_<index of the prompt>_<time>[_<seed>].png, library/train_util.py
 _NAME = re.compile(r"_(?P<epoch>e?)(?P<number>\d{6})_(?P<index>\d{2,})_\d{14}(?:_(?P<seed>\d+))?\.png$")
-_HAS_SEED = re.compile(r"\s--d \d+")
+# As library/train_util.py reads them, line_to_prompt_dict: without regard to case, and at the prompt's own begin, too.
+_HAS_SEED = re.compile(r"\s--d \d+", re.IGNORECASE)
+_CONTROL_PICTURE = re.compile(r"\s--cn (?:(?! --).)*", re.IGNORECASE)
+_BEGINS_AS_OPTION = re.compile(r"(?:[whdslg] [\d.]|(?:n|ss|cn) .)", re.IGNORECASE)
 
 
 def prompt_lines(prompts: Sequence[str], seed: int) -> list[str]:
     """One prompt a line, as Kohya reads them: # begins a comment. Each gets a seed, so that pictures of different
-    steps can be compared.
+    steps can be compared. None gets a picture to be guided by, which the trainer would look for on this machine and
+    stop without; "CN Tower" at a prompt's begin names none, and a comma before it tells so.
     """
-    lines = [" ".join(prompt.split()).lstrip("# ") for prompt in prompts]
+    lines = [_CONTROL_PICTURE.sub("", " ".join(prompt.split()).lstrip("# ")) for prompt in prompts]
+    lines = [f", {line}" if _BEGINS_AS_OPTION.match(line) else line for line in lines]
     return [
         line if _HAS_SEED.search(line) else f"{line} --d {seed + index}" for index, line in enumerate(lines)
     ]

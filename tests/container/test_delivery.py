@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,15 @@ def test_every_prompt_has_a_seed_and_one_line() -> None:
         "dog --d 5 --w 512",
         "bird --d 102",
     ]
+    assert prompt_lines(["dog --D 5"], 100) == ["dog --D 5"]
+
+
+def test_no_prompt_names_a_picture_of_the_training_machine() -> None:
+    """library/train_util.py, line_to_prompt_dict, whose options are these, at the prompt's own begin, too."""
+    prompts = ["dog --cn pose.png --w 512 --d 5", "dog --CN a b.png --d 5", "CN Tower at night --d 5"]
+    for line in prompt_lines([*prompts, "n seals --d 5", "cnidarians --d 5"], 100):
+        first, *options = line.split(" --")
+        assert not re.match(r"(cn|n) ", first, re.IGNORECASE)
+        assert not [option for option in options if re.match("cn ", option, re.IGNORECASE)]
+        assert options[-1] == "d 5"
+    assert prompt_lines(prompts[:1], 100) == ["dog --w 512 --d 5"]

@@ -90,6 +90,71 @@ def test_a_step_has_the_mean_loss_and_the_images_of_all_processes(one_step: Any)
     assert (told["event"], told["total"], told["loss"], told["images"]) == ("step", 9, 2.0, 3)
 
 
+@pytest.mark.parametrize(
+    ("descriptions", "rates", "told"),
+    [
+        (None, [5e-5, 1e-4], 1e-4),
+        (["textencoder", "unet"], [5e-5, 1e-4], 1e-4),
+        (["textencoder", "unet"], [5e-4, 1e-4], 1e-4),
+        (["textencoder", "textencoder plus", "unet", "unet plus"], [5e-5, 8e-4, 1e-4, 1.6e-3], 1e-4),
+        (["unet_block4", "unet_block5", "unet_block7"], [5e-5, 1e-4, 2e-5], 1e-4),
+        (
+            ["unet_block4", "unet_block4 plus", "unet_block5", "unet_block5 plus"],
+            [1e-4, 4e-4, 5e-5, 2e-4],
+            1e-4,
+        ),
+        (["textencoder", "textencoder plus"], [1e-4, 1.6e-3], 1e-4),
+    ],
+    ids=str,
+)
+def test_the_rate_of_a_step_is_the_one_that_was_set_for_the_u_net(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    descriptions: list[str] | None,
+    rates: list[float],
+    told: float,
+) -> None:
+    recorder = object()
+    optimizer = Namespace(param_groups=[{"lr": rate, "params": []} for rate in rates])
+    loop = the_loop(
+        Accelerator(OTHER), recorder, optimizer=optimizer, lr_descriptions=descriptions, global_step=1
+    )
+    follower = LoopFollower(Orders(states=str(tmp_path), save_now=""))
+    follower.before_batch(loop)
+    follower.after_batch(recorder, loop, 1.0)
+
+    (event,) = [event for line in capsys.readouterr().out.splitlines() if (event := decode(line))]
+    assert event["learning_rate"] == pytest.approx(told)
+
+
+@pytest.mark.parametrize("of_training", [(None, None), (100, 900)])
+def test_the_best_model_tells_the_timesteps_of_training(
+    tmp_path: Path, of_training: tuple[int | None, int | None]
+) -> None:
+    recorder, saved = object(), []
+    loop = the_loop(
+        Accelerator(OTHER, [1.0], [0.0]),
+        recorder,
+        global_step=1,
+        epoch=0,
+        val_timesteps_step=0,
+        validation_total_steps=1,
+        original_args_min_timestep=of_training[0],
+        original_args_max_timestep=of_training[1],
+    )
+    args = loop["args"]
+    args.output_dir, args.min_timestep, args.max_timestep = str(tmp_path), 800, 800
+    loop["save_model"] = lambda *_: saved.append((args.min_timestep, args.max_timestep))
+    follower = LoopFollower(Orders(states=str(tmp_path / "states"), save_now=""))
+    follower.before_batch(loop)
+    follower.after_batch(recorder, loop, 1.0)
+
+    follower.after_batch(object(), loop, 1.0)
+
+    assert saved == [of_training]
+    assert (args.min_timestep, args.max_timestep) == (800, 800)
+
+
 def test_a_step_is_told_in_one_piece_however_long_its_files_names_are(
     one_step: Any,
 ) -> None:

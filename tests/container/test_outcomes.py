@@ -109,19 +109,23 @@ def test_a_validation_ends_the_training_and_the_best_weights_are_delivered(root:
     assert told["steps"] < 600
     assert lines[-1]["step"] == told["steps"]
     assert len([line for line in lines if line["step"] > best["step"]]) == 2
-    assert _metadata(root.path / "model" / "cats.safetensors")["ss_steps"] == str(best["step"])
+    metadata = _metadata(root.path / "model" / "cats.safetensors")
+    assert metadata["ss_steps"] == str(best["step"])
+    # Saved amid a validation, it does not name the timestep that is validated with as those of its training.
+    assert "modelspec.timestep_range" not in metadata
     drawn = [path.name.split("_")[1] for path in (root.path / "model" / "samples").iterdir()]
     assert drawn == [f"{told['steps']:06d}"]
 
 
 def test_without_a_worse_validation_the_last_weights_are_delivered(root: Any) -> None:
-    root.write_plan(max_train_steps=45, validation_split=0.25, learning_rate=1e-5)
+    root.write_plan(max_train_steps=45, validation_split=0.25, learning_rate=1e-5, min_timestep=100)
 
     run = root.run()
 
     assert run.code == 0, run.output
     assert root.provenance()["stopped_early"] is False
-    assert _metadata(root.path / "model" / "cats.safetensors")["ss_steps"] == "45"
+    metadata = _metadata(root.path / "model" / "cats.safetensors")
+    assert (metadata["ss_steps"], metadata["modelspec.timestep_range"]) == ("45", "100,1000")
 
 
 def test_regularization_images_are_trained_with(root: Any) -> None:

@@ -6,8 +6,8 @@ models and validations at the run's own steps, the best validation kept. `loop` 
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ class LoopFollower:
                 step=self._step,
                 total=self._total,
                 loss=loss,
-                learning_rate=_learning_rate(loop["optimizer"]),
+                learning_rate=_learning_rate(loop["optimizer"], loop.get("lr_descriptions")),
                 seconds=seconds,
                 images=round(images * accelerator.num_processes),
                 # Not all of them: longer than a pipe takes in one piece, a line could be torn by another process.
@@ -196,7 +196,8 @@ class LoopFollower:
             if model:
                 Path(loop["args"].output_dir, model).parent.mkdir(exist_ok=True)
                 network = accelerator.unwrap_model(loop["network"])
-                loop["save_model"](model, network, loop["global_step"], loop["epoch"])
+                with _timesteps_of_training(loop):
+                    loop["save_model"](model, network, loop["global_step"], loop["epoch"])
             tell("validation", step=self._step, loss=loss, model=model, waited=self._waited, stop=stop)
         self._step_began = time.monotonic()
         if stops:
@@ -216,10 +217,45 @@ def before_each_batch(accelerator: Any, act: Callable[[Mapping[str, Any]], None]
     accelerator.accumulate = begun
 
 
-def _learning_rate(optimizer: Any) -> float | None:
-    """Of the next step, of the last group, which is the U-Net's; adaptive optimizers multiply it by their `d`."""
-    group = optimizer.param_groups[-1]
-    return None if group.get("lr") is None else float(group["lr"]) * float(group.get("d", 1.0))
+@contextmanager
+def _timesteps_of_training(loop: Mapping[str, Any]) -> Iterator[None]:
+    """While it validates, the trainer's options hold the timestep that is validated with. A model that is saved then
+    would name it as those that it was trained with, and so would each one after it, whose metadata are the same dict.
+    """
+    args = loop["args"]
+    validated = {name: getattr(args, name) for name in _TIMESTEPS}
+    for name in _TIMESTEPS:
+        setattr(args, name, loop[f"original_args_{name}"])
+    try:
+        yield
+    finally:
+        for name, value in validated.items():
+            setattr(args, name, value)
+
+
+_TIMESTEPS = ("min_timestep", "max_timestep")
+
+
+def _learning_rate(optimizer: Any, descriptions: Sequence[str] | None) -> float | None:
+    """Of the next step, the U-Net's where it learns; adaptive optimizers multiply it by their `d`.
+
+    Args:
+        descriptions: of the optimizer's groups, "textencoder" before "unet" or a "unet_block<n>" each. LoRA+ trains
+            those of "plus" faster, and of blocks with weights of their own the fastest is told. None where the network
+            gives none: its last group is the U-Net's.
+    """
+    groups = optimizer.param_groups
+    if descriptions and len(descriptions) == len(groups):
+        own = {name: group for name, group in zip(descriptions, groups, strict=True) if name[-5:] != " plus"}
+        groups = (
+            [group for name, group in own.items() if name.startswith("unet")] or list(own.values()) or groups
+        )
+    else:
+        groups = groups[-1:]
+    told = [
+        float(group["lr"]) * float(group.get("d", 1.0)) for group in groups if group.get("lr") is not None
+    ]
+    return max(told, default=None)
 
 
 def _gpu_gib() -> float | None:

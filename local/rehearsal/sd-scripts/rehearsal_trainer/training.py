@@ -110,6 +110,9 @@ def _start(args: Namespace, batches: int, known: int | None) -> tuple[int, int]:
     return epoch, initial - epoch * batches
 
 
+VALIDATED_TIMESTEP = 800  # the last of Kohya's
+
+
 class _Loop:
     """One launch's steps. The variables of run() have the names of Kohya's loop, which the hooks read."""
 
@@ -150,6 +153,7 @@ class _Loop:
         num_update_steps_per_epoch = math.ceil(len(train_dataloader) / accumulation)
         held_out = _share(self._dataset.validation, accelerator)
         validation_total_steps = len(held_out)
+        original_args_min_timestep, original_args_max_timestep = args.min_timestep, args.max_timestep
         loss_recorder = train_util.LossRecorder()
         val_step_loss_recorder, val_epoch_loss_recorder = train_util.LossRecorder(), train_util.LossRecorder()
         global_step = skip
@@ -183,11 +187,16 @@ class _Loop:
                 if accelerator.sync_gradients and _due(global_step, args.validate_every_n_steps):
                     for val_timesteps_step, loss in enumerate(self._validation_losses(held_out)):
                         val_step_loss_recorder.add(epoch=epoch, step=val_timesteps_step, loss=loss)
+                    args.min_timestep, args.max_timestep = (
+                        original_args_min_timestep,
+                        original_args_max_timestep,
+                    )
                 if global_step >= int(args.max_train_steps):
                     break
             if _due(epoch + 1, args.validate_every_n_epochs or 1):
                 for val_timesteps_step, loss in enumerate(self._validation_losses(held_out)):
                     val_epoch_loss_recorder.add(epoch=epoch, step=val_timesteps_step, loss=loss)
+                args.min_timestep, args.max_timestep = original_args_min_timestep, original_args_max_timestep
             if epoch + 1 < num_train_epochs:
                 self._save_epoch(epoch + 1, global_step)
             self._sample(epoch + 1, global_step)
@@ -207,6 +216,8 @@ class _Loop:
 
     def _validation_losses(self, held_out: Sequence[TrainImage]) -> Iterator[float]:
         for index, image in enumerate(held_out):
+            # As Kohya has it, and its models' metadata tell of it.
+            self._args.min_timestep = self._args.max_timestep = VALIDATED_TIMESTEP
             # The same noise every time, as Kohya's validation_seed makes it.
             rng = np.random.default_rng(self._args.seed + index)
             yield self._network.loss_and_gradients(*_examples([image], rng))[0]
@@ -227,6 +238,10 @@ class _Loop:
 
     def save_model(self, name: str, network: Network, steps: int, epoch: int) -> None:
         self._metadata |= {"ss_steps": steps, "ss_epoch": epoch, "ss_training_finished_at": time.time()}
+        low, high = self._args.min_timestep, self._args.max_timestep
+        if low is not None or high is not None:
+            timesteps = f"{0 if low is None else low},{1000 if high is None else high}"
+            self._metadata["modelspec.timestep_range"] = timesteps
         save_lora(Path(self._args.output_dir) / name, network, self._metadata)
 
     def _save_state(self, folder: Path) -> None:
