@@ -267,7 +267,7 @@ _LAYOUT = {
     ),
     "file-name-unusable": _error(
         "An object's key cannot become a file on the training machine; its download would end the job.",
-        "Rename the object.",
+        "Rename or delete the object.",
     ),
     "file-outside-layout": _warning(
         "No folder that is trained on holds the file; it is not used, and nothing else is said of it.",

@@ -83,7 +83,7 @@ def _names(files: Sequence[InspectedFile]) -> Iterator[Finding]:
         else:
             continue
         message = f"The name {why}; it cannot become a file on the training machine."
-        yield error("file-name-unusable", file.path, message, "Rename the object.")
+        yield error("file-name-unusable", file.path, message, "Rename or delete the object.")
 
 
 def _space(

@@ -30,7 +30,9 @@ _FOREIGN_EXTENSIONS = (
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),  # raw files of cameras
 )
 CAPTION_EXTENSIONS = (".txt", ".caption")
-_LITTER = ("thumbs.db", "desktop.ini", "metadata_cache.json")
+# In small letters. `icon\r`: of a folder with an icon of its own, by macOS.
+_LITTER = ("thumbs.db", "desktop.ini", "icon\r", "metadata_cache.json", "picasa.ini")
+_LITTER_FOLDERS = ("__MACOSX", "@eaDir")
 
 Kind = Literal["image", "caption", "other"]
 
@@ -51,9 +53,12 @@ def is_foreign_image(path: str) -> bool:
 
 
 def is_litter(path: str) -> bool:
-    """Whether a system leaves such files behind: hidden ones, macOS' `._a.jpg` and `__MACOSX/`, Thumbs.db."""
+    """Whether a system leaves such files behind: hidden ones, macOS' `._a.jpg` and `__MACOSX/`, Thumbs.db,
+    the thumbnails in Synology's `@eaDir/`.
+    """
     parts = path.split("/")
-    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1].lower() in _LITTER
+    hidden = any(part.startswith(".") or part in _LITTER_FOLDERS for part in parts)
+    return hidden or parts[-1].lower() in _LITTER
 
 
 def stem_of(path: str) -> str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -101,7 +101,8 @@ def judge(content: bytes) -> tuple[Manifest | None, list[Finding]]:
         document = strict_json.parse(content)
     except strict_json.NotStrictJsonError as refusal:
         message = f"The manifest is not strict JSON: {refusal}."
-        return None, [error(f"manifest-{refusal.code}", MANIFEST_NAME, message, _JSON_REMEDIES[refusal.code])]
+        remedy = refusal.remedy or _JSON_REMEDIES[refusal.code]
+        return None, [error(f"manifest-{refusal.code}", MANIFEST_NAME, message, remedy)]
     if not isinstance(document, dict):
         message = f"The manifest holds {_kind(document)}, not an object."
         return None, [error("manifest-not-an-object", MANIFEST_NAME, message, 'Begin with {"version": 1}.')]
@@ -139,17 +140,9 @@ def _explain(problem: ValidationError) -> list[Finding]:
     where = f"At {place}: " if place else ""
     rule = problem.kind.name
     if rule == "additionalProperties":
-        known = _known_keys(problem.instance_path)
-        remedy = f"Remove it, or use one of: {', '.join(known)}."
-        return [
-            error(
-                "manifest-unknown-key",
-                MANIFEST_NAME,
-                f"{where}'{key[:_SHOWN_VALUE]}' is not a key.{did_you_mean(key, known)}",
-                remedy,
-            )
-            for key in problem.kind.as_dict()["unexpected"]
-        ]
+        return list(
+            _unknown_keys(where, problem.kind.as_dict()["unexpected"], _known_keys(problem.instance_path))
+        )
     if rule == "not":
         return [
             error(
@@ -162,7 +155,14 @@ def _explain(problem: ValidationError) -> list[Finding]:
     if place == "/base_model" and isinstance(problem.instance, str) and without_revision(problem.instance):
         message = f"{where}'{_shortened(problem.instance)}' says no revision."
         return [error("manifest-invalid", MANIFEST_NAME, message, "Add @main, or @ and a commit.")]
-    description = _schema_at(problem.instance_path).get("description")
+    schema = _schema_at(problem.instance_path)
+    if rule == "enum" and isinstance(problem.instance, str):
+        near = did_you_mean(problem.instance, schema["enum"])
+        message = f"{where}'{_shortened(problem.instance)}' is none of those that there are.{near}"
+        return [
+            error("manifest-invalid", MANIFEST_NAME, message, f"Write one of: {', '.join(schema['enum'])}.")
+        ]
+    description = schema.get("description")
     remedy = (
         f"What belongs there: {description}"
         if description
@@ -174,6 +174,18 @@ def _explain(problem: ValidationError) -> list[Finding]:
             f"{json.dumps(_shortened(str(problem.instance)), ensure_ascii=False)} is not what belongs there"
         )
     return [error("manifest-invalid", MANIFEST_NAME, f"{where}{message}.", remedy)]
+
+
+def _unknown_keys(where: str, unknown: Sequence[str], known: Sequence[str]) -> Iterator[Finding]:
+    """The first that resembles none of those that there are names them all."""
+    listed = False
+    for key in unknown:
+        near = did_you_mean(key, known)
+        remedy = "Correct or remove it." if near else "Remove it."
+        if not near and not listed:
+            remedy, listed = f"Remove it. Keys: {', '.join(known)}.", True
+        message = f"{where}'{key[:_SHOWN_VALUE]}' is not a key.{near}"
+        yield error("manifest-unknown-key", MANIFEST_NAME, message, remedy)
 
 
 def _schema_at(path: list[str | int]) -> dict[str, Any]:
@@ -205,9 +217,9 @@ def _misplaced_paths(files: Any) -> list[Finding]:
         where = f"At /files/{number}/path: '{path[:_SHOWN_VALUE]}'"
         if not is_inside(path):
             remedy = "Write the path relative to the manifest, with forward slashes and without '.' and '..'."
-            findings.append(
-                error("manifest-path-outside", MANIFEST_NAME, f"{where} leaves the dataset.", remedy)
-            )
+            without_dots = "/".join(part for part in path.split("/") if part != ".")
+            why = "has a part '.'" if is_inside(without_dots) else "leaves the dataset"
+            findings.append(error("manifest-path-outside", MANIFEST_NAME, f"{where} {why}.", remedy))
             continue
         other = seen.get(same_name(path))
         if other == path:

@@ -29,6 +29,13 @@ def is_inside(path: str) -> bool:
     return False
 
 
+def shown(path: str) -> str:
+    """With what nobody would see, such as the carriage return in macOS' `Icon\\r`, written out."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in path
+    )
+
+
 def is_plain(path: str) -> bool:
     """Whether a relative path says what it says: no empty part, `.`, `..`, backslash or control character."""
     parts = path.split("/")

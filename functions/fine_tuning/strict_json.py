@@ -7,14 +7,20 @@ import json
 from typing import Any, NoReturn
 
 DEEPEST_NESTING = 32
+# What word processors and other languages put in the place of ".
+_OTHER_QUOTES = "'`´“”„‘’‚«»"
 
 
 class NotStrictJsonError(ValueError):
-    """Why a document is refused: `code` for the finding, the message for its reader."""
+    """Why a document is refused: `code` for the finding, the message for its reader.
 
-    def __init__(self, code: str, message: str) -> None:
+    `remedy` is None where the code says what to do.
+    """
+
+    def __init__(self, code: str, message: str, remedy: str | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.remedy = remedy
 
 
 def parse(content: bytes) -> Any:
@@ -29,14 +35,41 @@ def parse(content: bytes) -> Any:
     try:
         document = json.loads(text, object_pairs_hook=_refuse_repeated_keys, parse_constant=_refuse_constant)
     except json.JSONDecodeError as cause:
-        message = f"line {cause.lineno}, column {cause.colno}: {cause.msg}"
-        raise NotStrictJsonError("json-invalid", message) from cause
+        place, why, remedy = _explained(text, cause)
+        raise NotStrictJsonError("json-invalid", f"{_place(text, place)}: {why}", remedy) from cause
     except NotStrictJsonError:
         raise
     except (RecursionError, ValueError) as cause:  # a number of thousands of digits is a ValueError
         raise NotStrictJsonError("json-invalid", "a value is too large to be read") from cause
     _refuse_half_characters(text, document)
     return document
+
+
+def _explained(text: str, cause: json.JSONDecodeError) -> tuple[int, str, str | None]:
+    """Where it is, what it is and what to do, of what people write in place of JSON.
+
+    Python's reader names what it expected there instead, and of a comma too many what follows it.
+    """
+    rest, before = text[cause.pos :], text[: cause.pos].rstrip()
+    if not text.strip():
+        return 0, "the file is empty", 'The smallest manifest is {"version": 1}.'
+    if rest.startswith(("//", "/*", "#")):
+        return cause.pos, "JSON has no comments", "Take the comments out."
+    if rest[0:1] and rest[0] in _OTHER_QUOTES:
+        return cause.pos, f"{rest[0]} is not a straight double quote", f'Write " in place of {rest[0]}.'
+    if cause.msg.startswith("Invalid \\"):
+        return cause.pos, "a backslash that stands alone", "Write / or \\\\ in place of each backslash."
+    if rest[0:1] in ("}", "]") and before.endswith(","):
+        return len(before) - 1, "no value follows this comma", "Take the comma out."
+    if not text.lstrip().startswith(("{", "[")):
+        return 0, "this does not begin as JSON does", 'Write JSON (not YAML or TOML), such as {"version": 1}.'
+    return cause.pos, cause.msg, None
+
+
+def _place(text: str, position: int) -> str:
+    """Counted from 1."""
+    before = text[:position]
+    return f"line {before.count(chr(10)) + 1}, column {position - before.rfind(chr(10))}"
 
 
 def _refuse_half_characters(text: str, document: Any) -> None:

@@ -84,11 +84,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     ):
         left_over.add_argument(f"--{choice}", action="store_const", const=choice, dest="left_over", help=what)
     command = commands.add_parser("stop", parents=[deployed], help="stop a run and its GPU job")
-    command.add_argument("run", help="its id, as ./dev runs lists it")
+    command.add_argument("run", help="its id, or the beginning of it, as ./dev runs lists it")
     command = commands.add_parser(
         "retry", parents=[deployed], help="run a failed or stopped run once more, from its last checkpoint"
     )
-    command.add_argument("run", help="its id, as ./dev runs lists it")
+    command.add_argument("run", help="its id, or the beginning of it, as ./dev runs lists it")
     command.add_argument("--no-wait", action="store_true", help="do not follow the run")
     commands.add_parser("runs", parents=[deployed], help="list the runs of the deployment")
     commands.add_parser(

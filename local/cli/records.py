@@ -16,6 +16,7 @@ Record = Mapping[str, Any]
 
 FINAL = frozenset({"COMPLETED", "REJECTED", "REPEATED", "FAILED", "STOPPED"})
 SECONDS_TO_APPEAR = 60.0
+LISTED = 30  # by ./dev runs
 
 
 def table_of(account: Account, outputs: Mapping[str, str]) -> Any:
@@ -34,12 +35,21 @@ def newest(table: Any, limit: int) -> list[Record]:
 
 
 def find(table: Any, run_id: str) -> Record:
-    """The record of a run. Raises CommandError where there is none."""
+    """The record of a run, by its id, or by the beginning of one of those that ./dev runs lists.
+
+    Raises CommandError where there is none, or several begin so.
+    """
     item = table.get_item(Key={"run_id": run_id}, ConsistentRead=True).get("Item")
-    if item is None:
+    if item is not None:
+        record: Record = plain(item)
+        return record
+    found = [record for record in newest(table, LISTED) if str(record["run_id"]).startswith(run_id)]
+    if len(found) > 1:
+        names = ", ".join(str(record["run_id"]) for record in found)
+        raise CommandError(f"{run_id} is the beginning of several runs: {names}")
+    if not found:
         raise CommandError(f"there is no run {run_id}; ./dev runs lists them")
-    record: Record = plain(item)
-    return record
+    return found[0]
 
 
 def wait_for_run(table: Any, dropped: Dropped, poll: float = 0.1) -> str:

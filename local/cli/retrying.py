@@ -10,6 +10,8 @@ from local.cli.failure import CommandError
 
 def run(account: Account, outputs: Mapping[str, str], run_id: str, follow: bool) -> int:
     """Exit code as of `./dev drop`."""
+    table = records.table_of(account, outputs)
+    run_id = str(records.find(table, run_id)["run_id"])
     with refusal.told("./dev runs shows whether it is run once more."):
         answer = account.client("lambda").invoke(
             FunctionName=outputs["RetryFunctionName"], Payload=json.dumps({"run_id": run_id}).encode()
@@ -18,5 +20,4 @@ def run(account: Account, outputs: Mapping[str, str], run_id: str, follow: bool)
     if "FunctionError" in answer:
         raise CommandError(document.get("errorMessage", "the function gave no reason"))
     print(f"run {document['run_id']} retries {document['retries']}")
-    table = records.table_of(account, outputs)
     return dropping.follow_run(account, table, document["run_id"]) if follow else 0

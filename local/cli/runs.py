@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -13,12 +14,11 @@ from local.cli.account import Account
 from local.cli.records import Record
 
 COLUMNS = ("run", "status", "begun", "took", "step", "cost", "model or cause")
-NEWEST = 30
 
 
 def run(account: Account, outputs: Mapping[str, str]) -> int:
-    found = records.newest(records.table_of(account, outputs), NEWEST)
-    # A pipe has no width of its own, and a truncated run id is of no use to the program that reads it.
+    found = records.newest(records.table_of(account, outputs), records.LISTED)
+    # A pipe has no width of its own, and a program had better find a run on one line.
     console = Console() if Console().is_terminal else Console(width=250)
     s3 = account.client("s3")
     console.print(
@@ -46,7 +46,10 @@ def problems_of(s3: Any, record: Record) -> int | None:
 
 def table_of(found: Sequence[Record], problems: Callable[[Record], int | None]) -> Table:
     """`problems` is asked of the rejected runs alone: it reads their reports."""
-    table = Table(*COLUMNS, box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for name in COLUMNS:
+        # Whatever else is broken into lines, an id that is cut or broken is of no use to ./dev stop.
+        table.add_column(name, no_wrap=name == "run", overflow="fold")
     for record in found:
         rejected = record.get("status") == "REJECTED"
         table.add_row(*row(record, problems(record) if rejected else None))
@@ -60,7 +63,8 @@ def row(record: Record, problems: int | None = None) -> tuple[str, ...]:
     model: Record = record.get("model") or {}
     changes = records.moments(record)
     begun = f"{changes[0][1].astimezone():%Y-%m-%d %H:%M:%S}" if changes else ""
-    took = f"{(changes[-1][1] - changes[0][1]).total_seconds():.0f} s" if len(changes) > 1 else ""
+    until = changes[-1][1] if changes and record.get("status") in records.FINAL else datetime.now(UTC)
+    took = f"{(until - changes[0][1]).total_seconds():.0f} s" if changes else ""
     step, total, cost = observation.get("step"), observation.get("total"), observation.get("cost_usd")
     return (
         str(record["run_id"]),

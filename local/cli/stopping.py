@@ -20,6 +20,7 @@ def run(account: Account, outputs: Mapping[str, str], run_id: str) -> int:
     """Exit code 0 when the run is over and no GPU job is left running."""
     table = records.table_of(account, outputs)
     record = records.find(table, run_id)
+    run_id = str(record["run_id"])
     if record["status"] in FINAL:
         print(f"run {run_id} is over already: {record['status']}")
     else:

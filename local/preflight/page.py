@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from fine_tuning.findings import Finding, count_by_code
+from fine_tuning.paths import shown
 from local.preflight.folder import Judged
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -35,7 +36,7 @@ def show_findings(console: Console, judged: Judged) -> None:
     for finding in findings[:_MOST_ROWS]:
         colour = _COLOURS[finding.severity]
         remedy = "" if finding.remedy == "Nothing to do." else f"\n[dim]→ {escape(finding.remedy)}[/dim]"
-        place = escape(finding.path) or "the dataset"
+        place = escape(shown(finding.path)) or "the dataset"
         table.add_row(f"[{colour}]{finding.severity}[/{colour}]", place, f"{escape(finding.message)}{remedy}")
     console.print(table)
     if len(findings) > _MOST_ROWS:

@@ -7,6 +7,7 @@ from typing import Any
 
 from fine_tuning.findings import Finding, count_by_code, in_order
 from fine_tuning.messages.message import Message, Paragraph, counted, drop_again, of_run
+from fine_tuning.paths import shown
 from fine_tuning.run import Run
 
 _MOST_PROBLEMS = 20
@@ -58,7 +59,7 @@ def listed(findings: Sequence[Finding], most: int) -> Paragraph:
     """Two lines a finding: twenty of them are forty of the sixty lines."""
     lines: list[str] = []
     for number, finding in enumerate(findings[:most], 1):
-        place = f"{finding.path}: " if finding.path else ""
+        place = f"{shown(finding.path)}: " if finding.path else ""
         lines += [f"{number}. {place}{finding.message}", f"-> {finding.remedy}"]
     if len(findings) > most:
         lines.append(f"... and {len(findings) - most} more, in the report.")

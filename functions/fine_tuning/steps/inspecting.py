@@ -10,6 +10,7 @@ from fine_tuning.errors import DatasetChangedError, ObjectMissingError
 from fine_tuning.findings import Finding
 from fine_tuning.inventory import InspectedFile, InventoryFile
 from fine_tuning.manifest import DeclaredFile
+from fine_tuning.paths import shown
 from fine_tuning.run import Run, result_key_of
 from fine_tuning.steps.reading import read_manifest
 
@@ -44,6 +45,6 @@ def _inspect(
         return inspection.read_and_inspect(file, read, declared, trigger_word)
     except ObjectMissingError as cause:
         raise DatasetChangedError(
-            f"{file.path} was deleted while the dataset was inspected.",
+            f"{shown(file.path)} was deleted while the dataset was inspected.",
             "Leave the files in place until the run is over.",
         ) from cause

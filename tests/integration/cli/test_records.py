@@ -87,6 +87,23 @@ def test_a_run_that_does_not_end_is_an_error(table: Any) -> None:
         list(records.follow(table, "cats", limit=0.2, poll=0.01))
 
 
+@pytest.mark.parametrize("named", ["cats-0123", "cats-01", "cat"])
+def test_a_run_is_found_by_the_beginning_of_its_id(table: Any, named: str) -> None:
+    put(table, "cats-0123", 1, status="TRAINING")
+    put(table, "dogs-0123", 2, status="TRAINING")
+    assert records.find(table, named)["run_id"] == "cats-0123"
+
+
+def test_a_beginning_of_several_runs_names_them_and_a_whole_id_does_not(table: Any) -> None:
+    put(table, "cats-0123", 1, status="FAILED")
+    put(table, "cats-0123-r2", 2, status="TRAINING")
+    assert records.find(table, "cats-0123")["run_id"] == "cats-0123"
+    with pytest.raises(CommandError, match="several runs: cats-0123-r2, cats-0123"):
+        records.find(table, "cats")
+    with pytest.raises(CommandError, match="there is no run dogs"):
+        records.find(table, "dogs")
+
+
 def test_the_history_lists_the_newest_run_first(table: Any) -> None:
     put(table, "cats", 1, status="COMPLETED", model={"uri": "s3://photos/cats.safetensors"})
     put(table, "dogs", 2, status="FAILED", failure={"cause": "The disk was full."})

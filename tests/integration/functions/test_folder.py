@@ -95,6 +95,13 @@ def test_who_interrupts_it_gets_no_traceback(tmp_path: Path, monkeypatch: pytest
     assert command.main(["plan", str(lay(tmp_path, b'{"version": 1}', GOOD))]) == 130
 
 
+def test_a_name_is_shown_with_what_nobody_would_see(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["plan", str(lay(tmp_path, b'{"version": 1}', {**GOOD, "a\r.md": b"x"}))]) == 1
+    assert "a\\r.md" in capsys.readouterr().out
+
+
 def test_hidden_files_are_not_judged_as_they_are_not_dropped(tmp_path: Path) -> None:
     files = {**GOOD, ".git/config": b"x", "10_sks cat/.DS_Store": b"x"}
     judged = folder.judge(lay(tmp_path, b'{"version": 1}', files), limits.of_template(), lambda *_: None)

@@ -96,14 +96,11 @@ def test_who_interrupts_a_drop_reads_what_goes_on(
 def test_who_interrupts_a_retry_or_a_stop_reads_what_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    training = {"run_id": "cats-1", "status": "TRAINING", "execution_arn": "arn"}
+    monkeypatch.setattr(stopping.records, "find", lambda *_: training)
     lambdas = SimpleNamespace(invoke=interrupt)
     assert interrupted((retrying.dropping, "follow_run"), ["retry", "cats-1"], monkeypatch, lambdas) == 130
     assert "./dev runs shows whether" in capsys.readouterr().err
-    monkeypatch.setattr(
-        stopping.records,
-        "find",
-        lambda *_: {"run_id": "cats-1", "status": "TRAINING", "execution_arn": "arn"},
-    )
     flows = SimpleNamespace(stop_execution=lambda **_: None)
     assert interrupted((stopping, "_ended"), ["stop", "cats-1"], monkeypatch, flows) == 130
     assert "Its flow is stopped" in capsys.readouterr().err

@@ -132,7 +132,7 @@ def test_whose_credentials_end_after_the_drop_reads_that_it_was_dropped(
 def test_whose_credentials_end_while_a_run_is_stopped_reads_that_it_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    answers = iter([{"status": "TRAINING", "execution_arn": "arn"}])
+    answers = iter([{"run_id": "cats-1", "status": "TRAINING", "execution_arn": "arn"}])
 
     def find(table: Any, run_id: str) -> dict[str, Any]:
         for record in answers:

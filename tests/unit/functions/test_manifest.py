@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fine_tuning import manifest
-from fine_tuning.paths import is_inside
+from fine_tuning.paths import is_inside, shown
 from tests.functions_data import EVENTS, REPOSITORY
 
 BAD = [
     (b"", "manifest-json-invalid", "line 1, column 1"),
-    (b'{"version": 1,}', "manifest-json-invalid", "line 1"),
+    (b"\n {x}", "manifest-json-invalid", "line 2, column 3: Expecting property name"),
     (b"\xef\xbb\xbf{}", "manifest-json-byte-order-mark", "byte order mark"),
     (b"\xff\xfe{\x00}\x00", "manifest-json-byte-order-mark", "byte order mark"),
     (b'{"version": 1, "licence": "\xff"}', "manifest-json-not-utf8", "byte 28"),
@@ -32,6 +32,9 @@ BAD = [
     (b'{"version": 2}', "manifest-invalid", "/version"),
     (b'{"version": 1, "reapeats": 3}', "manifest-unknown-key", "Did you mean 'repeats'?"),
     (b'{"version": 1, "files": [{"path": "a", "siz": 1}]}', "manifest-unknown-key", "Did you mean 'size'?"),
+    (b'{"version": 1, "files": [{"path": "./a.jpg"}]}', "manifest-path-outside", "has a part '.'"),
+    (b'{"version": 1, "files": [{"path": "./../a"}]}', "manifest-path-outside", "leaves the dataset"),
+    (b'{"version": 1, "preset": "sdxl-charcter"}', "manifest-invalid", "Did you mean 'sdxl-character'?"),
     (b'{"version": 1, "files": [{"path": "/etc/passwd"}]}', "manifest-path-outside", "leaves the dataset"),
     (b'{"version": 1, "files": [{"path": "a/../../b"}]}', "manifest-path-outside", "/files/0/path"),
     (b'{"version": 1, "files": [{"path": "a\\\\b"}]}', "manifest-path-outside", "leaves the dataset"),
@@ -76,6 +79,54 @@ def test_a_bad_manifest_is_refused_with_code_place_and_remedy(content: bytes, co
     assert (finding.code, finding.severity, finding.path) == (code, "error", "manifest.json")
     assert said in finding.message
     assert finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "remedy"),
+    [
+        ("", "line 1, column 1: the file is empty", 'is {"version": 1}'),
+        (" \n", "line 1, column 1: the file is empty", 'is {"version": 1}'),
+        ("// mine\n{}", "line 1, column 1: JSON has no comments", "comments out"),
+        ('{\n"version": 1, # mine\n}', "line 2, column 15: JSON has no comments", "comments out"),
+        ('{"version": 1 /* mine */}', "line 1, column 15: JSON has no comments", "comments out"),
+        ("{“version”: 1}", "line 1, column 2: “ is not a straight", 'Write " in place of “.'),
+        ("{'version': 1}", "line 1, column 2: ' is not a straight", "Write \" in place of '."),
+        ('{"version": 1, "licence": ‘mine’}', "column 27: ‘ is not a straight", 'Write " in place of ‘.'),
+        ('{\n"version": 1,\n}', "line 2, column 13: no value follows this comma", "Take the comma out."),
+        ('{"version": 1, "instance_types": ["a", ]}', "column 38: no value follows", "Take the comma out."),
+        ('{"base_model": "C:\\models"}', "column 19: a backslash that stands alone", "/ or \\\\ in place"),
+        ('{"base_model": "C:\\users"}', "a backslash that stands alone", "/ or \\\\ in place"),
+        ("version: 1\n", "line 1, column 1: this does not begin as JSON does", "not YAML or TOML"),
+        ("version = 1\n", "line 1, column 1: this does not begin as JSON does", "not YAML or TOML"),
+        ('{"version": 1 "spot": true}', "column 15: Expecting ',' delimiter", "any JSON checker"),
+    ],
+)
+def test_what_people_write_in_place_of_json_is_named_with_its_remedy(
+    content: str, said: str, remedy: str
+) -> None:
+    _, (finding,) = manifest.judge(content.encode())
+    assert finding.code == "manifest-json-invalid"
+    assert said in finding.message
+    assert remedy in finding.remedy
+
+
+def test_every_key_is_listed_once_and_on_a_line_that_a_mail_does_not_cut() -> None:
+    unknown = {f"nonsense{number}": 1 for number in range(6)} | {"reapeats": 1}
+    _, findings = manifest.judge(json.dumps({"version": 1, **unknown}).encode())
+    remedies = [finding.remedy for finding in findings]
+    listing = [remedy for remedy in remedies if "trigger_word" in remedy]
+    assert len(remedies) == 7
+    assert len(listing) == 1
+    assert listing[0].endswith("force.")
+    assert len(f"-> {listing[0]}") <= 220
+    assert "Correct or remove it." in remedies
+
+
+def test_of_a_bad_value_the_remedy_names_the_good_ones_whole() -> None:
+    _, (finding,) = manifest.judge(b'{"version": 1, "preset": "sdxl-charcter"}')
+    assert finding.remedy == "Write one of: sdxl-character, sdxl-style, sdxl-object, sample-2024."
+    _, (finding,) = manifest.judge(b'{"version": 1, "max_cost_usd": "5 USD"}')
+    assert "a number such as 5" in finding.remedy
 
 
 def test_every_violation_is_told_at_once() -> None:
@@ -179,3 +230,17 @@ def test_no_regular_expression_is_shown_where_a_sentence_says_what_belongs_there
     assert accepted is None
     assert "^" not in finding.message
     assert remedy in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("Icon\r", r"Icon\r"),
+        ("a\u202eb/c\x00", r"a\u202eb/c\x00"),
+        ("a\udc84.jpg", r"a\udc84.jpg"),
+        ("10_sks cat/Käthe 猫.jpg", "10_sks cat/Käthe 猫.jpg"),
+        ("a\\b", "a\\b"),
+    ],
+)
+def test_what_nobody_would_see_of_a_path_is_written_out(path: str, seen: str) -> None:
+    assert shown(path) == seen

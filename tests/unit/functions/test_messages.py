@@ -448,3 +448,9 @@ def test_the_mail_quotes_the_newest_lines_and_not_those_before_them() -> None:
     told = failure.of_flow({"stage": "WatchTraining", "error": "TrainingFailed", "cause": reason})
     assert (told.cause, told.remedy) == ("No data.", "Add images.")
     assert told.log_lines == ("epoch 1", "no data found")
+
+
+def test_a_file_whose_name_nobody_would_see_whole_is_named() -> None:
+    finding = error("file-name-unusable", "cats/Icon\r", "The name is bad.", "Rename it.")
+    mail = messages.rejected(RUN, {"findings": [finding.as_document()]})
+    assert "\n1. cats/Icon\\r: The name is bad.\n" in mail.body

@@ -28,6 +28,21 @@ def quoted(
     return quote.quote(name, steps, 10, SQUARE, {"train_batch_size": 4, **UNET, **(config or {})}, **more)
 
 
+@pytest.mark.parametrize("name", ["prices.json", "speed.json"])
+def test_no_figure_is_given_twice(name: str) -> None:
+    """Of a repeated key, such as an instance type, Python's reader takes the last without a word."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        assert len(dict(pairs)) == len(pairs), sorted(key for key, _ in pairs)
+        return dict(pairs)
+
+    json.loads(Path(recipe.__file__).with_name(name).read_bytes(), object_pairs_hook=once)
+
+
+def test_the_gpu_of_every_instance_type_is_one_that_speeds_are_known_of() -> None:
+    assert {instance.gpu for instance in instances.known()} <= set(SPEED["gpus"])
+
+
 @pytest.mark.parametrize("row", SPEED["whole_trainer_plain"]["measured"], ids=str)
 def test_whole_runs_with_the_trainers_own_unet_are_quoted_as_they_took(row: dict[str, Any]) -> None:
     config = {"train_batch_size": row["batch"], "gradient_checkpointing": row["again"] == 1.0}
