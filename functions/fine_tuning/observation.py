@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from fine_tuning import instances
@@ -31,6 +31,10 @@ METRICS = {
 _NEARLY_ALL = 0.95  # of the steps
 # SageMaker's own, over the job so far: percent of one GPU, added up over those of the instance.
 GPU_UTILIZATION = "GPUUtilization"
+# SageMaker's own of every instance, once a minute, whatever the container does: where the newest of all metrics is
+# older than a few minutes, CloudWatch takes in nothing of this job, and a step that is missing may have been made.
+CPU_UTILIZATION = "CPUUtilization"
+_FRESH = timedelta(minutes=5)
 # SageMaker puts this before what the container wrote to /opt/ml/output/failure.
 _CONTAINER_FAILURE = re.compile(r"^AlgorithmError:\s*", re.IGNORECASE)
 _EXIT_CODE = re.compile(r",?\s*exit code:\s*\d+\s*$", re.IGNORECASE)
@@ -44,8 +48,9 @@ class Observation:
     """One look.
 
     Numbers are None when unknown; `seconds` are billable ones, `cost_usd` is at the on-demand price;
-    `gpu_utilization` is the mean of the job's GPUs so far, in percent. `training_started_at` is when the job got its
-    instance, ISO 8601. A status that this version does not know is
+    `gpu_utilization` is the mean of the job's GPUs so far, in percent. `metrics_fresh`: whether CloudWatch has
+    any of the job that is new, so that what it does not show has not happened. `training_started_at` is when the job
+    got its instance, ISO 8601. A status that this version does not know is
     terminal, with the outcome `unknown`: a person has to look.
     """
 
@@ -65,7 +70,7 @@ class Observation:
     reason: str | None
     artifact: str | None
     gpu_utilization: float | None
-    metrics_read: bool
+    metrics_fresh: bool
     training_started_at: str | None
     observed_at: str
 
@@ -96,9 +101,10 @@ def observe(
     execution: Mapping[str, Any],
     steps: Sequence[Mapping[str, Any]],
     job: Mapping[str, Any] | None,
-    metrics: Mapping[str, float] | None,
+    metrics: Mapping[str, float],
     now: datetime,
     prices: Prices | None,
+    metrics_at: datetime | None = None,
 ) -> Observation:
     """The observation.
 
@@ -106,9 +112,9 @@ def observe(
         execution: DescribePipelineExecution.
         steps: PipelineExecutionSteps, all pages.
         job: DescribeTrainingJob, None before there is a job.
-        metrics: metric name → latest value, of the GPUs' use the mean, as far as there are any; None where they could
-            not be read.
+        metrics: metric name → latest value, of the GPUs' use the mean, as far as there are any.
         prices: None where they could not be read: the cost is unknown then.
+        metrics_at: the time of the newest metric; None where there is none.
     """
     status: str = execution["PipelineExecutionStatus"]
     job = job or {}
@@ -116,9 +122,7 @@ def observe(
     began: datetime | None = job.get("TrainingStartTime")
     instance_type = job.get("ResourceConfig", {}).get("InstanceType")
     finals = {m["MetricName"]: m["Value"] for m in job.get("FinalMetricDataList", ())}
-    values = {
-        name: _finite((metrics or {}).get(metric, finals.get(metric))) for name, metric in METRICS.items()
-    }
+    values = {name: _finite(metrics.get(metric, finals.get(metric))) for name, metric in METRICS.items()}
     price = prices.on_demand(instance_type) if prices and instance_type else None
     return Observation(
         status=status,
@@ -136,8 +140,8 @@ def observe(
         cost_usd=None if price is None or seconds is None else round(seconds / 3600 * price, 2),
         reason=_reason(execution, steps, job),
         artifact=job.get("ModelArtifacts", {}).get("S3ModelArtifacts") or None,
-        gpu_utilization=_of_each_gpu((metrics or {}).get(GPU_UTILIZATION), instance_type),
-        metrics_read=metrics is not None,
+        gpu_utilization=_of_each_gpu(metrics.get(GPU_UTILIZATION), instance_type),
+        metrics_fresh=metrics_at is not None and now - metrics_at < _FRESH,
         training_started_at=began.isoformat(timespec="seconds") if began else None,
         observed_at=now.isoformat(timespec="seconds"),
     )

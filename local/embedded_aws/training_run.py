@@ -15,6 +15,7 @@ from botocore.exceptions import ClientError
 from local.embedded_aws import container_run, training_container, training_storage
 from local.embedded_aws.children import Child
 from local.embedded_aws.faults import FAULTS
+from local.embedded_aws.host_metrics import HostMetrics
 from local.embedded_aws.image_format import parse_reference
 from local.embedded_aws.image_store import ExtractedImage, ImageNotFoundError, extract
 from local.embedded_aws.registration import log
@@ -39,9 +40,11 @@ class TrainingRun:
         self._clients = RoleClients(job.request["RoleArn"], "SageMaker")
         self._s3 = self._clients.client("s3")
         self._seconds = 0.0
+        cloudwatch = self._clients.client("cloudwatch")
+        self._host = HostMetrics(cloudwatch, job.name)
         self._log = TrainingLog(
             self._clients.client("logs"),
-            self._clients.client("cloudwatch"),
+            cloudwatch,
             job.name,
             settings().home / "logs/training" / f"{job.name}.log",
             job.metrics,
@@ -133,7 +136,7 @@ class TrainingRun:
         image = self._pull()
         job.move("InProgress", "Training", "Training image download completed. Training in progress.")
         if fault := FAULTS.strike("container", self._occasion):
-            any(job.stop_requested.wait(tick) for tick in FAULTS.ticks(fault))
+            self._wait(fault)
         try:
             status, ending = self._train(image)
         finally:
@@ -142,6 +145,13 @@ class TrainingRun:
             return False
         self._finish(status, ending)
         return True
+
+    def _wait(self, fault: Mapping[str, Any]) -> None:
+        """A container that says nothing, on an instance that runs."""
+        for tick in FAULTS.ticks(fault):
+            self._host.publish()
+            if self._job.stop_requested.wait(tick):
+                return
 
     def _pull(self) -> ExtractedImage | container_run.PulledImage:
         reference = parse_reference(self._job.request["AlgorithmSpecification"]["TrainingImage"])
@@ -185,6 +195,7 @@ class TrainingRun:
         ending: str | None = None
         kill_at = math.inf
         while (status := child.wait(TICK_SECONDS)) is None:
+            self._host.publish()
             now = time.monotonic()
             if now - synchronised >= SYNCHRONISE_SECONDS:
                 self._synchronise()

@@ -493,6 +493,15 @@ SCENARIOS: tuple[Scenario, ...] = (
         says=("made no first step",),
     ),
     Scenario(
+        "cloudwatch-takes-nothing",
+        "CloudWatch takes in nothing of the job for longer than StallSeconds",
+        (
+            Fault("container", (), {"seconds": SECONDS_TO_ACT}),
+            call("monitoring:PutMetricData", times=FOR_GOOD, code="InternalServiceFault", status=500),
+        ),
+        act=_while_held(_let_time_pass),
+    ),
+    Scenario(
         "empty-handed", "the job succeeds without a model", (Fault("job", (), {"complete": True}),), FAILED
     ),
     Scenario(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from fine_tuning.errors import ConfigurationError, FineTuningError
 from fine_tuning.instances import Prices
 from fine_tuning.observability import logger
 from fine_tuning.observation import (
+    CPU_UTILIZATION,
     GPU_UTILIZATION,
     METRICS,
     TERMINAL,
@@ -35,6 +37,14 @@ _STATISTICS = {"step": "Maximum", "total": "Maximum", "loss": "Average", "eta_se
 _OVER = TERMINAL | {None}
 # DescribeTrainingJob refuses an unknown name with a ValidationException ("Requested resource not found.").
 _NO_JOB = frozenset({"ResourceNotFound", "ResourceNotFoundException", "ValidationException"})
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The latest value of each, of the GPUs' use the mean; `newest` is the time of the newest, if there is any."""
+
+    latest: Mapping[str, float] = field(default_factory=dict)
+    newest: datetime | None = None
 
 
 class Training:
@@ -61,8 +71,9 @@ class Training:
             steps = self._steps(pipeline_execution_arn)
         name = training_job_name(steps)
         job = self._job(name) if name else None
-        metrics = self._metrics(name, job) if name and job else {}
-        return observe(dict(execution), steps, job, metrics, self._clock(), self._known_prices())
+        metrics = self._metrics(name, job) if name and job else Metrics()
+        known = self._known_prices()
+        return observe(dict(execution), steps, job, metrics.latest, self._clock(), known, metrics.newest)
 
     def _known_prices(self) -> Prices | None:
         """None where the stack's are wrong."""
@@ -146,8 +157,8 @@ class Training:
                     raise
                 return None
 
-    def _metrics(self, job_name: str, job: dict[str, Any]) -> dict[str, float] | None:
-        """The latest value of each metric, of the GPUs' use the mean, in one request; None where they cannot be read.
+    def _metrics(self, job_name: str, job: dict[str, Any]) -> Metrics:
+        """In one request; none where they cannot be read.
 
         How a training ended must be told all the same.
         """
@@ -155,9 +166,9 @@ class Training:
             return self._latest(job_name, job)
         except FineTuningError as problem:
             logger.warning("The training is shown without its metrics: %s", problem)
-            return None
+            return Metrics()
 
-    def _latest(self, job_name: str, job: dict[str, Any]) -> dict[str, float]:
+    def _latest(self, job_name: str, job: dict[str, Any]) -> Metrics:
         cloudwatch: CloudWatchClient = client("cloudwatch")
         now = self._clock()
         start = job.get("TrainingStartTime") or job.get("CreationTime") or now - timedelta(hours=1)
@@ -165,7 +176,8 @@ class Training:
             _query(name, metric, _STATISTICS[name], "TrainingJobName", job_name)
             for name, metric in METRICS.items()
         ]
-        queries.append(_query("gpu", GPU_UTILIZATION, "Average", "Host", f"{job_name}/algo-1"))
+        for name, metric in (("gpu", GPU_UTILIZATION), ("cpu", CPU_UTILIZATION)):
+            queries.append(_query(name, metric, "Average", "Host", f"{job_name}/algo-1"))
         with translated(f"read the metrics of {job_name}"):
             answer = cloudwatch.get_metric_data(
                 MetricDataQueries=queries,
@@ -181,8 +193,11 @@ class Training:
             for r in answer["MetricDataResults"]
             if r.get("Values")
         }
-        gpu = {GPU_UTILIZATION: mean(values.pop("gpu"))} if "gpu" in values else {}
-        return {METRICS[name]: latest for name, (latest, *_) in values.items()} | gpu
+        latest = {METRICS[name]: values[name][0] for name in METRICS if name in values}
+        if "gpu" in values:
+            latest[GPU_UTILIZATION] = mean(values["gpu"])
+        times = (time for result in answer["MetricDataResults"] for time in result.get("Timestamps", ()))
+        return Metrics(latest, max(times, default=None))
 
 
 def _query(name: str, metric: str, statistic: str, dimension: str, value: str) -> dict[str, Any]:

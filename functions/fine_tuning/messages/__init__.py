@@ -9,7 +9,7 @@ from fine_tuning.messages.dataset import rejected, repeated
 from fine_tuning.messages.ending import FAILURES, completed, failed, stopped
 from fine_tuning.messages.image import image_built, image_failed, image_missing
 from fine_tuning.messages.message import Message
-from fine_tuning.messages.training import progress, started, waiting
+from fine_tuning.messages.training import progress, started, unseen, waiting
 
 __all__ = [
     "FAILURES",
@@ -24,5 +24,6 @@ __all__ = [
     "repeated",
     "started",
     "stopped",
+    "unseen",
     "waiting",
 ]

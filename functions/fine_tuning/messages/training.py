@@ -222,5 +222,44 @@ def progress(run: Run, facts: Mapping[str, Any]) -> Message:
     )
 
 
+def unseen(run: Run, facts: Mapping[str, Any]) -> Message:
+    """That a training's progress cannot be seen; `facts`: `{"observation", "unseen_since": ISO}`. Once a run."""
+    observation = facts["observation"]
+    paragraphs: list[Paragraph] = [
+        [
+            f"Whether the training of {run.dataset} makes progress cannot be seen since {facts['unseen_since']}."
+        ],
+        [
+            (
+                "CloudWatch has no new metric of the job, not even SageMaker's own. The training itself may be well: "
+                "it goes on, the watchdog in its container still ends it when it stands still, and its time limit "
+                "holds."
+            ),
+        ],
+        [
+            f"Last seen step: {known(observation.get('step'))} of {known(observation.get('total'))}",
+            f"Training job: {known(observation.get('training_job'))}",
+            f"Run: {run.run_id}",
+        ],
+        [
+            (
+                "What to do: read the job's log. If it is so with every run, look for what keeps the training role "
+                "from cloudwatch:PutMetricData, such as a policy of your organization."
+            ),
+        ],
+        ["To stop the run:", f"./dev stop {run.run_id}"],
+    ]
+    return of_run(
+        "progress",
+        "TRAINING",
+        run,
+        f"Progress of {run.dataset} cannot be seen",
+        paragraphs,
+        occasion="unseen",
+        instance_type=observation.get("instance_type"),
+        cost_usd=observation.get("cost_usd"),
+    )
+
+
 def _capacity(spot: bool | None) -> str:
     return "" if spot is None else " (spot)" if spot else " (on demand)"

@@ -127,7 +127,7 @@ def _compose(
     if kind == "waiting":
         return messages.waiting(run, facts), {}
     if kind == "progress":
-        return messages.progress(run, facts), {}
+        return (messages.unseen if "unseen_since" in facts else messages.progress)(run, facts), {}
     if kind == "completed":
         known = records.find(run.run_id)
         kept = {name: facts[name] for name in ("model", "observation", "rehearsal") if name in facts}

@@ -18,7 +18,7 @@ from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.aws.training import Training
 from fine_tuning.deadline import overdue
 from fine_tuning.observation import Observation
-from fine_tuning.progress import Progress, milestone, moved, stall
+from fine_tuning.progress import Progress, long_unseen, milestone, moved, stall
 from fine_tuning.run import Run
 from fine_tuning.settings import Settings
 from fine_tuning.steps.telling import tell_in_passing
@@ -26,11 +26,15 @@ from fine_tuning.steps.telling import tell_in_passing
 
 @dataclass(frozen=True)
 class Watched:
-    """What a look saw; `milestone` in percent where one was passed."""
+    """What a look saw.
+
+    `milestone` in percent where one was passed; `unseen_since`, ISO 8601, where progress cannot be seen for long.
+    """
 
     run: Run
     observation: Observation
     milestone: int | None = None
+    unseen_since: str | None = None
 
 
 def watch(
@@ -84,9 +88,13 @@ def observe(
 
 
 def tell_progress(watched: Watched, objects: Objects, records: RunRecords, mail: Mail) -> None:
-    """Mails a milestone that was passed."""
+    """Mails a milestone that was passed, and once a run that its progress cannot be seen."""
+    observation = watched.observation.as_document()
     if watched.milestone is not None:
-        facts = {"observation": watched.observation.as_document(), "milestone": watched.milestone}
+        facts = {"observation": observation, "milestone": watched.milestone}
+        tell_in_passing(watched.run, "progress", facts, objects, records, mail)
+    if watched.unseen_since is not None:
+        facts = {"observation": observation, "unseen_since": watched.unseen_since}
         tell_in_passing(watched.run, "progress", facts, objects, records, mail)
 
 
@@ -102,7 +110,9 @@ def _look(
     if observation.terminal and token:
         answer_token(token, observation.as_document())
         records.forget_token(run.run_id, token)
-    return Watched(run, observation, milestone(before, observation, settings.progress_milestones)), progress
+    passed = milestone(before, observation, settings.progress_milestones)
+    unseen_since = long_unseen(progress, now, timedelta(seconds=settings.stall_seconds))
+    return Watched(run, observation, passed, unseen_since), progress
 
 
 def _stop(

@@ -195,9 +195,11 @@ def _table(dynamodb: Any, name: str, key: str, indexes: Mapping[str, Sequence[st
 def at(stack: Stack) -> Callable[[datetime], None]:
     """Sets the functions' clock."""
 
+    now = [datetime.now(UTC)]
+
     def set_clock(moment: datetime) -> None:
-        using = deployment.deployment(None)
-        using.clock = lambda: moment
+        now[0] = moment
+        deployment.deployment(None).clock = lambda: now[0]  # services keep the clock that they were made with
 
     set_clock(datetime.now(UTC))
     return set_clock

@@ -19,7 +19,7 @@ from tests.functions_data import IMAGE, event
 from tests.integration.functions import quick_dynamodb
 from tests.integration.functions.conftest import ACCOUNT, REGION, Stack
 from tests.integration.functions.runs import RUNG, planned, starting
-from tests.integration.functions.sagemaker_answers import EXECUTION, describes, expects_stop, looks
+from tests.integration.functions.sagemaker_answers import EXECUTION, JOB, describes, expects_stop, looks
 from tests.integration.functions.test_training import answered, watch  # noqa: F401
 
 Answers = list[dict[str, Any]]
@@ -141,17 +141,42 @@ def test_a_training_without_a_new_step_for_too_long_is_stopped_and_the_record_sa
     step = [{"MetricName": "train:step", "Value": 12.0}]
     for minutes in (0, 30, 59):
         at(begin + timedelta(minutes=minutes))
+        runs_at(begin + timedelta(minutes=minutes))
         looks(sagemaker, "Executing", FinalMetricDataList=step)
         watch(stack, run, begin + timedelta(days=1))
     assert "stop_requested" not in stack.record(run["run_id"])
 
     at(begin + timedelta(minutes=60))
+    runs_at(begin + timedelta(minutes=60))
     looks(sagemaker, "Executing", FinalMetricDataList=step)
     expects_stop(sagemaker)
     watch(stack, run, begin + timedelta(days=1))
 
     sagemaker.assert_no_pending_responses()
     assert stack.record(run["run_id"])["stop_requested"]["by"] == "stall"
+
+
+def test_a_healthy_training_whose_metrics_nobody_takes_in_is_left_alone_and_that_is_told_once(
+    stack: Stack, sagemaker: Stubber, at: Callable[[datetime], None]
+) -> None:
+    run, begin = starting(stack), datetime.now(UTC)
+    runs_at(begin)
+    for minutes in range(0, 121, 10):
+        at(begin + timedelta(minutes=minutes))
+        looks(sagemaker, "Executing", FinalMetricDataList=[{"MetricName": "train:step", "Value": 12.0}])
+        watch(stack, run, begin + timedelta(days=1))
+    sagemaker.assert_no_pending_responses()
+    record = stack.record(run["run_id"])
+    assert "stop_requested" not in record
+    assert record["progress"]["unseen_since"] == (begin + timedelta(minutes=10)).isoformat(timespec="seconds")
+    assert [mail["Subject"] for mail in stack.mails()] == ["Progress of cats cannot be seen"]
+
+
+def runs_at(moment: datetime) -> None:
+    """What SageMaker publishes of a job's instance, whatever its container does."""
+    host = [{"Name": "Host", "Value": f"{JOB}/algo-1"}]
+    datum: Any = {"MetricName": "CPUUtilization", "Dimensions": host, "Value": 100.0, "Timestamp": moment}
+    sdk.client("cloudwatch").put_metric_data(Namespace="/aws/sagemaker/TrainingJobs", MetricData=[datum])
 
 
 def test_a_training_that_encodes_thousands_of_images_is_waited_for_as_its_plan_quotes(
@@ -164,6 +189,7 @@ def test_a_training_that_encodes_thousands_of_images_is_waited_for_as_its_plan_q
 
     def look(minutes: float) -> None:
         at(begin + timedelta(minutes=minutes))
+        runs_at(begin + timedelta(minutes=minutes))
         looks(sagemaker, "Executing")
         if minutes * 60 >= 2 * large.fixed_seconds:
             expects_stop(sagemaker)

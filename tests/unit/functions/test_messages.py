@@ -235,6 +235,9 @@ CASES: dict[str, Callable[[], Message]] = {
     ),
     "started-with-warnings": lambda: messages.started(RUN, {"plan": PLAN}, warnings(12)),
     "progress": lambda: messages.progress(RUN, {"observation": HALFWAY, "milestone": 50}),
+    "progress-unseen": lambda: messages.unseen(
+        RUN, {"observation": HALFWAY, "unseen_since": "2026-11-28T10:00:00+00:00"}
+    ),
     "completed": lambda: messages.completed(RUN, VERIFIED, PLAN),
     "completed-rehearsal": lambda: messages.completed(
         RUN, {**VERIFIED, "rehearsal": True, "samples": []}, PLAN
@@ -276,6 +279,7 @@ LINKED = {
     "completed": LINKS,
     "failed-in-training": LINKS,
     "progress": LINKS,
+    "progress-unseen": LINKS,
 }
 
 

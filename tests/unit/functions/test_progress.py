@@ -10,7 +10,7 @@ import pytest
 
 from fine_tuning.instances import Prices
 from fine_tuning.observation import Observation, observe
-from fine_tuning.progress import Stall, milestone, moved, stall
+from fine_tuning.progress import Stall, long_unseen, milestone, moved, stall
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LIMIT, QUOTED = timedelta(hours=1), timedelta(hours=3)
@@ -20,7 +20,7 @@ def seen(step: int | None = 10, phase: str = "Training", **changes: Any) -> Obse
     job = {"TrainingJobName": "j", "SecondaryStatus": phase}
     metrics = {"train:total": 100.0} | ({} if step is None else {"train:step": float(step)})
     return replace(
-        observe({"PipelineExecutionStatus": "Executing"}, [], job, metrics, NOW, Prices()), **changes
+        observe({"PipelineExecutionStatus": "Executing"}, [], job, metrics, NOW, Prices(), NOW), **changes
     )
 
 
@@ -73,10 +73,40 @@ def test_what_sagemaker_does_before_and_after_is_not_judged(phase: str) -> None:
 
 
 def test_a_training_whose_metrics_cannot_be_read_is_not_called_stalled() -> None:
-    blind = seen(step=None, metrics_read=False)
+    blind = seen(step=None, metrics_fresh=False)
     assert not stalled((0, seen()), (90, blind))
-    # Nor does blindness count as a movement.
-    assert stalled((0, seen()), (50, blind), (90, seen()))
+    # Nor does blindness count as a movement: what was seen before it counts, and what is seen after it.
+    assert not stalled((0, seen()), (50, blind), (90, seen()), (99, seen()))
+    assert stalled((0, seen()), (50, blind), (90, seen()), (100, seen())) == "stall"
+
+
+def test_a_training_of_which_cloudwatch_takes_in_nothing_new_is_not_called_stalled() -> None:
+    """Neither from the beginning, nor when it ceases in the middle: the last step that it has stays the last."""
+    never = [(minutes, seen(step=None, metrics_fresh=False)) for minutes in range(0, 600, 10)]
+    assert not stalled(*never, quoted=timedelta(minutes=5))
+    moving = [(minutes, seen(minutes)) for minutes in range(1, 100, 10)]
+    frozen = [(minutes, seen(91, metrics_fresh=False)) for minutes in range(101, 600, 10)]
+    assert not stalled(*moving, *frozen)
+    # The first look that sees again may come a moment before the step that was made meanwhile.
+    assert not stalled(*moving, *frozen, (601, seen(91)))
+
+
+def test_a_step_that_is_no_longer_new_was_made_all_the_same() -> None:
+    progress = moved(moved(None, seen(10), NOW), seen(12, metrics_fresh=False), NOW)
+    assert progress["step"] == 12
+
+
+def test_that_progress_cannot_be_seen_is_known_after_the_limit_and_until_it_can() -> None:
+    blind, progress = seen(metrics_fresh=False), moved(None, seen(), NOW)
+    for minutes, since in ((10, None), (69, None), (70, 10), (90, 10)):
+        at = NOW + timedelta(minutes=minutes)
+        progress = moved(progress, blind, at)
+        expected = since and (NOW + timedelta(minutes=since)).isoformat(timespec="seconds")
+        assert long_unseen(progress, at, LIMIT) == expected
+    assert long_unseen(moved(progress, seen(), NOW), NOW + timedelta(days=1), LIMIT) is None
+    # While an instance is looked for there is nothing to be seen.
+    waiting = moved(None, seen(phase="Pending", metrics_fresh=False), NOW)
+    assert long_unseen(waiting, NOW + timedelta(days=1), LIMIT) is None
 
 
 def test_one_that_is_stopping_is_not_stopped_again() -> None:
