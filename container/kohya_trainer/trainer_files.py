@@ -12,10 +12,11 @@ from kohya_trainer.job import Job
 from kohya_trainer.kept_latents import drop_damaged, folder_of_latents
 from kohya_trainer.kept_results import bring_back
 from kohya_trainer.log import Log
+from kohya_trainer.nvidia_smi import least_memory_gib
 from kohya_trainer.orders import Orders
 from kohya_trainer.resume import expected_steps, save_interval
 from kohya_trainer.run_so_far import RunSoFar
-from kohya_trainer.samples import prompt_lines
+from kohya_trainer.samples import picture_size, prompt_lines
 from kohya_trainer.toml_text import to_toml
 
 # Where nobody says one. The trainer would draw another in every process and launch, and each would part and order the
@@ -65,7 +66,7 @@ def _final_options(job: Job, so_far: RunSoFar, options: Mapping[str, Any], work:
         regularization=job.dataset.regularization,
         output=work / "output",
         logs=work / "logs",
-        prompts=_write_prompts(job, work / "prompts.txt", int(options["seed"])),
+        prompts=_write_prompts(job, work / "prompts.txt", options),
         tokenizers=job.environment.tokenizer_cache,
     )
     planned = plan.get("total_steps")
@@ -84,10 +85,11 @@ def _final_options(job: Job, so_far: RunSoFar, options: Mapping[str, Any], work:
     )
 
 
-def _write_prompts(job: Job, path: Path, seed: int) -> Path | None:
+def _write_prompts(job: Job, path: Path, options: Mapping[str, Any]) -> Path | None:
     if not job.inputs.sample_prompts:
         return None
-    lines = prompt_lines(job.inputs.sample_prompts, seed)
+    memory = least_memory_gib() if job.environment.machine.gpus else None
+    lines = prompt_lines(job.inputs.sample_prompts, int(options["seed"]), picture_size(options, memory))
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
 

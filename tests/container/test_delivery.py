@@ -21,7 +21,7 @@ from kohya_trainer.model_metadata import (
     write_with_metadata,
 )
 from kohya_trainer.png_text import with_text
-from kohya_trainer.samples import deliver_samples, prompt_lines
+from kohya_trainer.samples import deliver_samples, picture_size, prompt_lines
 
 FACTS = {"licence": "CC0-1.0", "trigger_word": "sks", "steps": 12}
 WRITTEN = {
@@ -99,6 +99,33 @@ def test_every_prompt_has_a_seed_and_one_line() -> None:
         "bird --d 102",
     ]
     assert prompt_lines(["dog --D 5"], 100) == ["dog --D 5"]
+
+
+def test_a_prompt_without_a_size_is_drawn_at_that_of_the_training() -> None:
+    assert prompt_lines(["cat", "dog --W 512 --d 5", "bird --d 5 --w 640 --h 640"], 1, (1024, 768)) == [
+        "cat --w 1024 --h 768 --d 1",
+        "dog --W 512 --d 5 --h 768",
+        "bird --d 5 --w 640 --h 640",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("resolution", "precision", "memory", "size"),
+    [
+        ("1024,1024", "bf16", 22.5, (1024, 1024)),
+        ("1024", "bf16", None, (1024, 1024)),
+        ("768,1000", "bf16", 22.5, (768, 992)),
+        ("1024,1024", "fp16", 14.6, None),
+        ("512,512", "fp16", 14.6, (512, 512)),
+        ("1024,1024", "no", 22.5, None),
+        ("1536,1536", "bf16", 22.5, None),
+    ],
+)
+def test_pictures_have_the_size_of_the_training_where_they_can_be_decoded(
+    resolution: str, precision: str, memory: float | None, size: tuple[int, int] | None
+) -> None:
+    options = {"resolution": resolution, "mixed_precision": precision, "network_dim": 32}
+    assert picture_size({**options, "network_train_unet_only": True}, memory) == size
 
 
 def test_no_prompt_names_a_picture_of_the_training_machine() -> None:

@@ -34,7 +34,7 @@ IGNORED = (
     Rule(
         "options-ignored",
         ("text_encoder_lr",),
-        lambda v: isinstance(v["text_encoder_lr"], list) and len(set(v["text_encoder_lr"])) > 1,
+        lambda v: isinstance(v.get("text_encoder_lr"), list) and len(set(v["text_encoder_lr"])) > 1,
         "Of the rates in text_encoder_lr the first one counts, for both text encoders; networks for SDXL know one.",
         "Give one rate.",
     ),
@@ -101,6 +101,14 @@ IGNORED = (
         "fused_backward_pass",
         lambda v: v["fused_backward_pass"],
         "in a LoRA's training, which never asks for it",
+    ),
+    Rule(
+        "options-ignored",
+        ("no_metadata",),
+        lambda v: v.get("no_metadata"),
+        "With no_metadata the trainer's own metadata are left out; the model tells its options and where it comes from "
+        "nevertheless (fine_tuning.provenance).",
+        'Remove it; to keep names and people\'s words out, set "privacy": true in the manifest.',
     ),
     ignored("dynamo_backend", without("torch_compile"), "without torch_compile"),
     ignored("base_weights_multiplier", lambda v: True, "without base_weights"),

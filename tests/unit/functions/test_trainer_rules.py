@@ -130,6 +130,7 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({"lr_scheduler_min_lr_ratio": 0.1}, IGNORED, "lr_scheduler_min_lr_ratio"),
     ({"lr_decay_steps": 10}, IGNORED, "lr_decay_steps"),
     ({**ADAFACTOR, "fused_backward_pass": True}, IGNORED, "fused_backward_pass does nothing"),
+    ({"no_metadata": True}, IGNORED, "With no_metadata the trainer's own metadata"),
     ({"dynamo_backend": "eager"}, IGNORED, "dynamo_backend"),
     ({"base_weights_multiplier": [1.0]}, IGNORED, "base_weights_multiplier"),
     ({"vae_batch_size": 2, "cache_latents": False}, IGNORED, "vae_batch_size"),
