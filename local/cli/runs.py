@@ -1,5 +1,6 @@
 """`./dev runs`: the history, newest first."""
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,20 +14,29 @@ from local.cli import records
 from local.cli.account import Account
 from local.cli.records import Record
 
+WIDEST = 1000  # characters; what is longer, such as the cause of a failure, goes on below
 COLUMNS = ("run", "status", "begun", "took", "step", "cost", "model or cause")
 
 
 def run(account: Account, outputs: Mapping[str, str]) -> int:
     found = records.newest(records.table_of(account, outputs), records.LISTED)
-    # A pipe has no width of its own, and a program had better find a run on one line.
-    console = Console() if Console().is_terminal else Console(width=250)
+    if not found:
+        print("no runs yet; ./dev drop examples/photographs starts one")
+        return 0
     s3 = account.client("s3")
-    console.print(
-        table_of(found, lambda record: problems_of(s3, record))
-        if found
-        else "no runs yet; ./dev drop examples/photographs starts one"
-    )
+    print("\n".join(lines_of(table_of(found, lambda record: problems_of(s3, record)))))
     return 0
+
+
+def lines_of(table: Table) -> list[str]:
+    """One a run, whatever the terminal's width, which breaks it where it must.
+
+    An id or an address that is cut, or broken into the lines of a cell, cannot be copied.
+    """
+    console = Console(width=WIDEST, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(table)
+    return [line.rstrip() for line in shown.get().splitlines()]
 
 
 def problems_of(s3: Any, record: Record) -> int | None:
@@ -46,10 +56,7 @@ def problems_of(s3: Any, record: Record) -> int | None:
 
 def table_of(found: Sequence[Record], problems: Callable[[Record], int | None]) -> Table:
     """`problems` is asked of the rejected runs alone: it reads their reports."""
-    table = Table(box=None, pad_edge=False)
-    for name in COLUMNS:
-        # Whatever else is broken into lines, an id that is cut or broken is of no use to ./dev stop.
-        table.add_column(name, no_wrap=name == "run", overflow="fold")
+    table = Table(*COLUMNS, box=None, pad_edge=False)
     for record in found:
         rejected = record.get("status") == "REJECTED"
         table.add_row(*row(record, problems(record) if rejected else None))
