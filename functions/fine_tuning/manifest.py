@@ -16,7 +16,7 @@ from fine_tuning import strict_json
 from fine_tuning.base_model import without_revision
 from fine_tuning.findings import Finding, error
 from fine_tuning.nearest import did_you_mean
-from fine_tuning.paths import is_inside, same_name
+from fine_tuning.paths import is_downloadable, is_inside, same_name
 from fine_tuning.run import MANIFEST_NAME
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def judge(content: bytes) -> tuple[Manifest | None, list[Finding]]:
         return None, [error("manifest-not-an-object", MANIFEST_NAME, message, 'Begin with {"version": 1}.')]
     findings = [finding for problem in _validator().iter_errors(document) for finding in _explain(problem)]
     findings += _misplaced_paths(document.get("files"))
+    findings += _undownloadable_model(document.get("base_model"))
     return (None, findings) if findings else (Manifest.from_document(document), [])
 
 
@@ -233,6 +234,17 @@ def _misplaced_paths(files: Any) -> list[Finding]:
             findings.append(error("manifest-path-ambiguous", MANIFEST_NAME, message, remedy))
         seen.setdefault(same_name(path), path)
     return findings
+
+
+def _undownloadable_model(address: Any) -> list[Finding]:
+    """An address whose key SageMaker does not download; what is no address is the schema's business."""
+    if not isinstance(address, str) or not address.startswith("s3://"):
+        return []
+    if is_downloadable(address.removeprefix("s3://").partition("/")[2]):
+        return []
+    message = f"At /base_model: there is '//' in the key of {_shortened(address)}; SageMaker downloads no such object."
+    remedy = "Copy the model to an address with single slashes and name that one."
+    return [error("manifest-invalid", MANIFEST_NAME, message, remedy)]
 
 
 def _shortened(message: str) -> str:

@@ -36,6 +36,11 @@ def shown(path: str) -> str:
     )
 
 
+def is_downloadable(key: str) -> bool:
+    """Whether SageMaker takes an S3 key: it downloads nothing "with an illegal char sub-sequence '//' in it"."""
+    return "//" not in f"/{key}"
+
+
 def is_plain(path: str) -> bool:
     """Whether a relative path says what it says: no empty part, `.`, `..`, backslash or control character."""
     parts = path.split("/")

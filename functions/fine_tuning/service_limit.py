@@ -1,4 +1,4 @@
-"""What SageMaker says when it grants no instance, no more time, or fails itself."""
+"""What SageMaker says when it grants no instance, no more time, cannot download, or fails itself."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ _CAPACITY = re.compile(r"CapacityError|insufficient\s*capacity", re.IGNORECASE)
 _RUNTIME = re.compile(r"MaxRuntime(InSeconds)?\s*Exceeded|exceeded\s+MaxRuntimeInSeconds", re.IGNORECASE)
 _WAIT = re.compile(r"MaxWaitTime(InSeconds)?\s*Exceeded|exceeded\s+MaxWaitTimeInSeconds", re.IGNORECASE)
 
+# Of a channel; the container never ran, so there is no log.
+_DOWNLOAD = re.compile(r"(ClientError: )?Data download failed", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class ServiceLimit:
@@ -42,6 +45,11 @@ def service_limit(reason: str, observation: Mapping[str, Any] | None) -> Service
     text = f"{reason} {seen.get('secondary_status') or ''}"
     if _QUOTA.search(text):
         return ServiceLimit(to_raise([quota_of(text, seen)]))
+    if _DOWNLOAD.match(reason):
+        return ServiceLimit(
+            "Look at the object that it names: rename it where its key has '//' or cannot become a file, bring it back "
+            "where it is gone. Then drop the manifest again."
+        )
     if _CAPACITY.search(text):
         spot = ', set "spot": false' if seen.get("spot") else ""
         return ServiceLimit(f"Try again later{spot}, or name another instance type in `instance_types`.")

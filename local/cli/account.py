@@ -54,6 +54,11 @@ class Account:
         return self.embedded.endpoint if self.embedded else None
 
 
+def seconds_between_looks(account: Account, own: float = 5.0) -> float:
+    """How often AWS is asked while something is waited for; the person's own shares its limits with the application."""
+    return own if account.embedded is None else 0.25
+
+
 def embedded_account(embedded: Embedded) -> Account:
     return Account(
         stack_name(ROOT / "samconfig.toml", "local"),

@@ -4,13 +4,17 @@ import mimetypes
 import random
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from local.dataset_folder import MANIFEST, files_of
+
+AT_ONCE = 10  # as `aws s3 cp` does
+FILES_A_LINE = 500
 
 
 @dataclass(frozen=True)
@@ -57,31 +61,59 @@ def delete(s3: Any, bucket: str, folder: Path, names: Sequence[str]) -> None:
         s3.delete_object(Bucket=bucket, Key=prefix_of(folder) + name)
 
 
-def drop(s3: Any, bucket: str, folder: Path, order: random.Random | None = None) -> Dropped:
+def drop(
+    s3: Any,
+    bucket: str,
+    folder: Path,
+    order: random.Random | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Dropped:
     """Upload the folder, the manifest last, so that a run begins when all of it is there.
 
+    Whatever interrupts it leaves no manifest behind.
+
     Args:
-        order: shuffles all of it instead, the manifest among the rest, as any upload may arrive.
+        order: shuffles all of it instead, the manifest among the rest, as any upload may arrive; one after the other.
+        say: is told how far it is.
     """
-    files = sorted(files_of(folder), key=lambda path: path == folder / MANIFEST)
+    prefix, manifest = prefix_of(folder), folder / MANIFEST
+    files = [path for path in files_of(folder) if path != manifest]
+    size = sum(path.stat().st_size for path in (*files, manifest))
+
+    def put(path: Path) -> None:
+        s3.upload_file(
+            str(path), bucket, prefix + path.relative_to(folder).as_posix(), ExtraArgs=content_type(path)
+        )
+
+    later: list[Path] = []
     if order:
+        place = order.randint(0, len(files))
         order.shuffle(files)
-    prefix = prefix_of(folder)
-    manifest: dict[str, Any] = {}
-    dropped_at = datetime.now(UTC)
-    for path in files:
-        key = prefix + path.relative_to(folder).as_posix()
-        content_type = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        if path == folder / MANIFEST:
-            manifest = s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes(), ContentType=content_type)
-            dropped_at = datetime.now(UTC)
-        else:
-            s3.upload_file(str(path), bucket, key, ExtraArgs={"ContentType": content_type})
-    return Dropped(
-        bucket,
-        prefix + MANIFEST,
-        manifest.get("VersionId", ""),
-        files=len(files),
-        size=sum(path.stat().st_size for path in files),
-        at=dropped_at,
+        files, later = files[:place], files[place:]
+    say(f"uploading {len(files) + len(later) + 1} files ({size / 1e6:.1f} MB)")
+    upload(files, put, 1 if order else AT_ONCE, say)
+    answer = s3.put_object(
+        Bucket=bucket, Key=prefix + MANIFEST, Body=manifest.read_bytes(), **content_type(manifest)
     )
+    dropped_at = datetime.now(UTC)
+    upload(later, put, 1, say)
+    version, count = answer.get("VersionId", ""), len(files) + len(later) + 1
+    return Dropped(bucket, prefix + MANIFEST, version, count, size, dropped_at)
+
+
+def upload(
+    files: Sequence[Path], put: Callable[[Path], None], at_once: int, say: Callable[[str], None]
+) -> None:
+    """All of them. The first that fails, or an interruption, ends it: those that have begun end, no other begins."""
+    pool = ThreadPoolExecutor(at_once, thread_name_prefix="upload")
+    try:
+        for done, one in enumerate(as_completed([pool.submit(put, path) for path in files]), 1):
+            one.result()
+            if done % FILES_A_LINE == 0:
+                say(f"{done} of {len(files)} uploaded")
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def content_type(path: Path) -> dict[str, str]:
+    return {"ContentType": mimetypes.guess_type(path.name)[0] or "application/octet-stream"}

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from local.cli import dataset, mailbox, records, refusal
-from local.cli.account import Account
+from local.cli.account import Account, seconds_between_looks
 from local.cli.failure import CommandError
 from local.cli.records import Record
 from local.cli.run_view import RunView
@@ -34,13 +34,13 @@ def run(account: Account, outputs: Mapping[str, str], folder: Path, choice: str 
         dataset.delete(s3, bucket, folder, left)
         print(f"deleted in the bucket, which keeps the old versions: {', '.join(left)}")
     with refusal.told(UPLOADED_IN_PART):
-        dropped = dataset.drop(s3, bucket, folder)
+        dropped = dataset.drop(s3, bucket, folder, say=print)
     print(
         f"dropped {dropped.files} files ({dropped.size / 1e6:.1f} MB) at s3://{dropped.bucket}/{dropped.manifest_key}"
     )
     table = records.table_of(account, outputs)
     with refusal.told("The dataset is dropped: ./dev runs will show its run, and ./dev stop RUN ends it."):
-        run_id = records.wait_for_run(table, dropped)
+        run_id = records.wait_for_run(table, dropped, seconds_between_looks(account, own=1.0))
     print(f"run {run_id}")
     return follow_run(account, table, run_id) if follow else 0
 
@@ -53,7 +53,8 @@ def follow_run(account: Account, table: Any, run_id: str) -> int:
     with refusal.told(
         f"The run goes on, and its end is mailed: ./dev runs shows {run_id}, ./dev stop {run_id} ends it."
     ):
-        record = RunView(Console()).follow(records.follow(table, run_id, SECONDS_TO_FOLLOW))
+        changes = records.follow(table, run_id, SECONDS_TO_FOLLOW, seconds_between_looks(account))
+        record = RunView(Console()).follow(changes)
     if account.embedded:
         print(mail_about(account.embedded.mailbox, run_id))
     return tell(record)

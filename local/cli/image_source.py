@@ -14,7 +14,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from local.cli import processes, refusal
-from local.cli.account import Account
+from local.cli.account import Account, seconds_between_looks
 from local.cli.failure import CommandError
 from local.cli.folders import temporary_folder
 from local.cli.repository import ROOT
@@ -24,6 +24,7 @@ BRANCH = "main"
 NOT_SOURCE = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 SECONDS_TO_START_BUILDING = 60.0
 SECONDS_TO_BUILD = 2 * 3600.0
+SECONDS_BETWEEN_LOOKS = 10.0  # of an own account: CodeBuild's limit is the account's, and it is low
 VERSION_VARIABLE = "KOHYA_SS_VERSION"  # of buildspec.yml
 WITHOUT_RUN = "RUN steps were not executed: "
 
@@ -140,12 +141,12 @@ def wait_for_image(
     commit: str,
     say: Callable[[str], None],
     build_id: str | None = None,
-    poll: float = 0.5,
 ) -> Image:
     """Wait for the build that the push caused, or for the given one, and for its image.
 
     Raises CommandError when no build of that commit begins, the build fails, or it left no image.
     """
+    poll = seconds_between_looks(account, SECONDS_BETWEEN_LOOKS)
     build = follow_build(
         account.client("codebuild"), outputs["ImageBuildProjectName"], commit, say, poll, build_id
     )
@@ -179,25 +180,37 @@ def follow_build(
     poll: float,
     build_id: str | None = None,
 ) -> dict[str, Any]:
+    """The build's end: of the commit's newest build, or of the given one. Where AWS is busy it is looked at later."""
     begun = time.monotonic()
     phase = ""
     while True:
-        build = (
-            codebuild.batch_get_builds(ids=[build_id])["builds"][0]
-            if build_id
-            else newest_build(codebuild, project, commit)
-        )
+        waited = time.monotonic() - begun
+        if waited > SECONDS_TO_BUILD:
+            raise CommandError(f"the build of {commit} did not end within {SECONDS_TO_BUILD / 3600:g} hours")
+        try:
+            build = look_at_build(codebuild, project, commit, build_id)
+        except ClientError as error:
+            if not refusal.is_busy(error):
+                raise
+            time.sleep(poll)
+            continue
+        build_id = build["id"] if build else None
         if build and build.get("currentPhase", "") != phase:
             phase = build.get("currentPhase", "")
             say(f"build {build['id'].split(':')[-1][:8]}: {phase.lower()}")
         if build and build["buildStatus"] != "IN_PROGRESS":
             return build
-        waited = time.monotonic() - begun
         if build is None and waited > SECONDS_TO_START_BUILDING:
             raise CommandError(why_nothing_builds(codebuild, project, commit))
-        if waited > SECONDS_TO_BUILD:
-            raise CommandError(f"the build of {commit} did not end within {SECONDS_TO_BUILD / 3600:g} hours")
         time.sleep(poll)
+
+
+def look_at_build(codebuild: Any, project: str, commit: str, build_id: str | None) -> dict[str, Any] | None:
+    """The build of that id, in one request; the newest of the commit where it is not known yet."""
+    if build_id is None:
+        return newest_build(codebuild, project, commit)
+    build: dict[str, Any] = codebuild.batch_get_builds(ids=[build_id])["builds"][0]
+    return build
 
 
 def why_nothing_builds(codebuild: Any, project: str, commit: str) -> str:
@@ -241,13 +254,13 @@ def causes_of(build: Mapping[str, Any]) -> str:
 
 
 def log_of(account: Account, build: Mapping[str, Any]) -> str:
-    """The build's log out of CloudWatch Logs; empty while it has none."""
+    """The end of the build's log out of CloudWatch Logs, all of a short one; empty while it has none."""
     place = build.get("logs", {})
     if not place.get("groupName") or not place.get("streamName"):
         return ""
     try:
         events = account.client("logs").get_log_events(
-            logGroupName=place["groupName"], logStreamName=place["streamName"], startFromHead=True
+            logGroupName=place["groupName"], logStreamName=place["streamName"], startFromHead=False
         )["events"]
     except ClientError:
         return ""

@@ -66,7 +66,8 @@ def wait_for_run(table: Any, dropped: Dropped, poll: float = 0.1) -> str:
         time.sleep(poll)
     upload = f"s3://{dropped.bucket}/{dropped.manifest_key}, version {dropped.manifest_version},"
     raise CommandError(
-        f"no run of {upload} appeared within {SECONDS_TO_APPEAR:.0f} s; the log of validate_manifest or its "
+        f"no run of {upload} appeared within {SECONDS_TO_APPEAR:.0f} s. In some five minutes after the stack's "
+        "creation S3 may not tell of drops yet: drop it again then. Otherwise the log of validate_manifest or its "
         "dead-letter queue tells why"
     )
 

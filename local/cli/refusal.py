@@ -40,6 +40,11 @@ _OUT_OF_REACH = (HTTPClientError, NoConnectionError)
 _LOG_IN = "Log in again (such as with `aws sso login`), then repeat the command."
 
 
+def is_busy(error: ClientError) -> bool:
+    """Whether AWS would answer the same request later."""
+    return error.response.get("Error", {}).get("Code") in _BUSY
+
+
 @contextmanager
 def told(what_stays: str = "") -> Iterator[None]:
     """Raises CommandError in the place of the SDK's errors; who interrupts it reads what stays too.

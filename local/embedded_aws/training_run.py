@@ -69,7 +69,11 @@ class TrainingRun:
             self._fail(f"ClientError: {refusal(error)}")
         except FailedError as error:
             self._fail(str(error))
-        except (ImageNotFoundError, training_storage.EmptyPrefixError) as error:
+        except (
+            ImageNotFoundError,
+            training_storage.DownloadError,
+            training_storage.EmptyPrefixError,
+        ) as error:
             self._fail(f"ClientError: {error}")
         except Exception:  # a fault of the emulator ends the job, as SageMaker's own would
             log.exception("training job %s", job.name)
@@ -135,6 +139,7 @@ class TrainingRun:
             self._checkpoints.restore()
         image = self._pull()
         job.move("InProgress", "Training", "Training image download completed. Training in progress.")
+        self._host.publish()
         if fault := FAULTS.strike("container", self._occasion):
             self._wait(fault)
         try:

@@ -15,6 +15,10 @@ class EmptyPrefixError(Exception):
     """Nothing lies under the S3 prefix of a channel."""
 
 
+class DownloadError(Exception):
+    """An object that SageMaker does not download; the message is its own."""
+
+
 def split_address(address: str) -> tuple[str, str]:
     """Bucket and key of `s3://bucket/key`."""
     parts = urlsplit(address)
@@ -29,11 +33,19 @@ def objects(s3: Any, address: str) -> Iterator[str]:
 
 
 def download(s3: Any, address: str, folder: Path) -> int:
-    """Copy what lies under `address` into `folder`, paths relative to the prefix. The number of objects."""
+    """Copy what lies under `address` into `folder`, paths relative to the prefix. The number of objects.
+
+    Raises DownloadError at a key that SageMaker refuses.
+    """
     bucket, prefix = split_address(address)
     count = 0
     for key in objects(s3, address):
-        relative = key.removeprefix(prefix).lstrip("/") or key.rpartition("/")[2]
+        if "//" in f"/{key}":
+            raise DownloadError(
+                f"Data download failed:Failed to download data. S3 key: s3://{bucket}/{key} has an illegal char "
+                "sub-sequence '//' in it"
+            )
+        relative = key.removeprefix(prefix) or key.rpartition("/")[2]
         path = (folder / relative).resolve()
         if not path.is_relative_to(folder.resolve()):
             raise ValueError(f"s3://{bucket}/{key} would be written outside of the channel")

@@ -188,6 +188,33 @@ def test_a_job_trains_and_leaves_plain_files(training: Training, tmp_path: Path)
     assert completed["TrainingEndTime"] > 1_600_000_000_000  # milliseconds
 
 
+def test_a_key_with_a_doubled_slash_is_not_downloaded(training: Training, tmp_path: Path) -> None:
+    training.put("data//b.jpg")
+    job = training.run(training.request(training.name, training.image(PYTHON_TRAIN, tmp_path)))
+    assert job["TrainingJobStatus"] == "Failed"
+    assert job["FailureReason"] == (
+        f"ClientError: Data download failed:Failed to download data. S3 key: s3://{training.bucket}/data//b.jpg has an "
+        "illegal char sub-sequence '//' in it"
+    )
+
+
+def test_the_instance_tells_that_it_is_busy_whatever_the_container_says(
+    training: Training, tmp_path: Path
+) -> None:
+    training.run(training.request(training.name, training.image(PYTHON_TRAIN, tmp_path)))
+    now = time.time()
+    statistics = training.aws.client("cloudwatch").get_metric_statistics(
+        Namespace="/aws/sagemaker/TrainingJobs",
+        MetricName="CPUUtilization",
+        Dimensions=[{"Name": "Host", "Value": f"{training.name}/algo-1"}],
+        StartTime=now - 300,
+        EndTime=now + 300,
+        Period=600,
+        Statistics=["Average"],
+    )
+    assert [point["Average"] >= 0 for point in statistics["Datapoints"]] == [True]
+
+
 def test_log_lines_and_metrics_reach_cloudwatch(training: Training, tmp_path: Path) -> None:
     image = training.image(PYTHON_TRAIN, tmp_path)
     definitions = [{"Name": "train:loss", "Regex": " loss=([0-9.]+)"}]

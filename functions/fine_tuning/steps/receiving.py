@@ -11,7 +11,8 @@ from fine_tuning.aws.mail import Mail
 from fine_tuning.aws.objects import Objects
 from fine_tuning.aws.run_records import RunRecords
 from fine_tuning.errors import ObjectMissingError
-from fine_tuning.findings import Finding
+from fine_tuning.findings import Finding, error
+from fine_tuning.paths import is_downloadable
 from fine_tuning.report import rejection
 from fine_tuning.run import MANIFEST_NAME, RESERVED_PREFIXES, Run
 from fine_tuning.statuses import is_final
@@ -68,5 +69,13 @@ def _judge(run: Run, objects: Objects) -> tuple[bool, list[Finding]]:
     oversize = manifest.too_large(objects.size(run.manifest_key, run.manifest_version))
     if oversize:
         return False, [oversize]
-    accepted, findings = manifest.judge(objects.read(run.manifest_key, run.manifest_version))
-    return accepted is not None, findings
+    _, findings = manifest.judge(objects.read(run.manifest_key, run.manifest_version))
+    if not is_downloadable(run.manifest_key):
+        findings = [*findings, _undownloadable(run)]
+    return not findings, findings
+
+
+def _undownloadable(run: Run) -> Finding:
+    message = f"There is '//' in {run.uri(run.manifest_key)}; SageMaker downloads no such dataset."
+    remedy = "Copy the whole dataset to an address with single slashes, and delete this one."
+    return error("file-name-unusable", MANIFEST_NAME, message, remedy)

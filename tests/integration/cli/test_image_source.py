@@ -2,12 +2,14 @@
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from local.cli import image_source
-from local.cli.account import Account
+from local.cli.account import Account, seconds_between_looks
 from local.cli.embedded import Embedded
 from local.cli.failure import CommandError
 
@@ -114,6 +116,61 @@ def test_the_build_of_the_pushed_commit_is_followed_not_another_one() -> None:
     found = image_source.follow_build(builds, "build", "a" * 40, said.append, poll=0.0)
     assert (found["id"], found["buildStatus"]) == ("build:mine", "SUCCEEDED")
     assert said == ["build mine: queued", "build mine: build", "build mine: done"]
+
+
+def test_a_build_that_is_known_is_asked_for_alone_and_busy_aws_is_asked_later() -> None:
+    """CodeBuild's limit is the account's: the functions ask it too."""
+    refused: Any = {"Error": {"Code": "ThrottlingException", "Message": "Rate exceeded"}}
+
+    asked: list[str] = []
+
+    class Busy(Builds):
+        def list_builds_for_project(self, **_: Any) -> dict[str, Any]:
+            asked.append("list")
+            return super().list_builds_for_project()
+
+        def batch_get_builds(self, ids: list[str]) -> dict[str, Any]:
+            asked.append("get")
+            if len(asked) == 3:
+                raise ClientError(refused, "BatchGetBuilds")
+            return super().batch_get_builds(ids)
+
+    builds = Busy(build("other", "b" * 40), build("mine", "a" * 40))
+    found = image_source.follow_build(builds, "build", "a" * 40, print, poll=0.0)
+    assert (found["id"], found["buildStatus"]) == ("build:mine", "SUCCEEDED")
+    assert asked == ["list", "get", "get", "get", "get", "get"]
+
+
+def test_what_is_refused_for_good_is_not_asked_again() -> None:
+    denied: Any = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
+
+    class Denying(Builds):
+        def list_builds_for_project(self, **_: Any) -> dict[str, Any]:
+            raise ClientError(denied, "ListBuildsForProject")
+
+    with pytest.raises(ClientError, match="AccessDenied"):
+        image_source.follow_build(Denying(), "build", "a" * 40, print, poll=0.0)
+
+
+def test_of_a_long_log_the_end_is_shown() -> None:
+    """A page has at most 10,000 events; from which end it begins is asked for."""
+    lines = [{"message": f"line {number}\n"} for number in range(15_000)]
+
+    def get_log_events(startFromHead: bool, **_: Any) -> dict[str, Any]:  # noqa: N803 - boto3's name
+        return {"events": lines[:10_000] if startFromHead else lines[-10_000:]}
+
+    logs = SimpleNamespace(get_log_events=get_log_events)
+    account: Any = SimpleNamespace(client=lambda service: logs)
+    log = image_source.log_of(account, {"logs": {"groupName": "g", "streamName": "s"}})
+    assert log.endswith("line 14999")
+
+
+def test_an_own_account_is_asked_more_rarely_than_the_embedded_aws() -> None:
+    own: Any = SimpleNamespace(embedded=None)
+    embedded: Any = SimpleNamespace(embedded=object())
+    assert seconds_between_looks(own, image_source.SECONDS_BETWEEN_LOOKS) == 10
+    assert seconds_between_looks(own) == 5
+    assert seconds_between_looks(embedded, image_source.SECONDS_BETWEEN_LOOKS) == 0.25
 
 
 def test_a_push_that_causes_no_build_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -218,6 +218,21 @@ def test_given_an_event_of_another_place_then_nothing_happens(stack: Stack, key:
     assert [k for k in stack.keys("runs/") if k.endswith("report.json")] == []
 
 
+@pytest.mark.parametrize("key", ["datasets/cats//manifest.json", "/cats/manifest.json"])
+def test_given_a_key_that_sagemaker_does_not_download_then_it_is_rejected_with_the_remedy(
+    stack: Stack, key: str
+) -> None:
+    version = stack.put(key, b'{"version": 1}')
+
+    answer = validate_manifest.handler(dropped(key, version), stack.context)
+
+    assert answer["status"] == "REJECTED"
+    assert stack.executions() == []
+    (mail,) = stack.mails()
+    assert f"There is '//' in s3://{BUCKET}/{key}" in mail["Message"]
+    assert "Copy the whole dataset to an address with single slashes" in mail["Message"]
+
+
 def test_given_files_that_arrive_late_then_the_flow_waits_and_takes_the_toml_of_then(
     stack: Stack, at: Callable[[datetime], None]
 ) -> None:

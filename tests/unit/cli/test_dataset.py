@@ -1,12 +1,14 @@
 """What a folder must be before it is dropped, and how it arrives."""
 
 import random
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from local.cli import dataset
+from local.cli.interruption import Interrupted
 
 
 class Bucket:
@@ -63,6 +65,45 @@ def test_the_manifest_goes_last(folder: Path) -> None:
     bucket = Bucket()
     dropped = dataset.drop(bucket, "photos", folder)
     assert bucket.keys[-1] == dropped.manifest_key
+
+
+def test_ten_files_go_at_a_time_and_what_goes_on_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(17):
+        (folder / f"{number}.jpg").write_bytes(b"{}")
+    monkeypatch.setattr(dataset, "FILES_A_LINE", 10)
+    together, bucket, told = threading.Barrier(dataset.AT_ONCE, timeout=20), Bucket(), list[str]()
+    put = bucket.upload_file
+
+    def upload_file(*given: Any, **more: Any) -> None:
+        together.wait()  # 20 files: twice ten
+        put(*given, **more)
+
+    monkeypatch.setattr(bucket, "upload_file", upload_file)
+    dropped = dataset.drop(bucket, "photos", folder, say=told.append)
+    assert (dropped.files, bucket.keys[-1]) == (21, dropped.manifest_key)
+    assert told == ["uploading 21 files (0.0 MB)", "10 of 20 uploaded", "20 of 20 uploaded"]
+
+
+@pytest.mark.parametrize("ending", [Interrupted(2), OSError("gone")])
+def test_what_interrupts_a_drop_leaves_no_manifest_and_begins_no_other_file(
+    folder: Path, ending: BaseException
+) -> None:
+    for number in range(500):
+        (folder / f"{number:03}.jpg").write_bytes(b"{}")
+
+    class Ending(Bucket):
+        def upload_file(self, filename: str, bucket: str, key: str, **more: Any) -> None:
+            if len(self.keys) >= 20:
+                raise ending
+            super().upload_file(filename, bucket, key, **more)
+
+    bucket = Ending()
+    with pytest.raises(type(ending)):
+        dataset.drop(bucket, "photos", folder)
+    assert "datasets/my-cats/manifest.json" not in bucket.keys
+    assert len(bucket.keys) < 40
 
 
 def test_the_manifest_goes_anywhere_among_the_rest_where_an_order_is_asked_for(folder: Path) -> None:

@@ -85,7 +85,7 @@ def test_who_interrupts_a_drop_reads_what_goes_on(
     (tmp_path / "manifest.json").write_text("{}")
     dropped = SimpleNamespace(files=1, size=2, bucket="photos", manifest_key="datasets/cats/manifest.json")
     monkeypatch.setattr(dropping.dataset, "left_over", lambda *_: [])
-    monkeypatch.setattr(dropping.dataset, "drop", lambda *_: dropped)
+    monkeypatch.setattr(dropping.dataset, "drop", lambda *_, **__: dropped)
     monkeypatch.setattr(dropping.records, "wait_for_run", lambda *_: "cats-1")
     assert interrupted(place, ["drop", str(tmp_path)], monkeypatch) == 130
     shown = capsys.readouterr().err

@@ -121,10 +121,10 @@ def test_whose_credentials_end_after_the_drop_reads_that_it_was_dropped(
 ) -> None:
     monkeypatch.setattr(dropping.dataset, "left_over", lambda *_: [])
     dropped = Dropped("b", "datasets/cats/manifest.json", "v", 1, 1, datetime.now(UTC))
-    monkeypatch.setattr(dropping.dataset, "drop", lambda *_: dropped)
+    monkeypatch.setattr(dropping.dataset, "drop", lambda *_, **__: dropped)
     table = Refusing(refused("ExpiredTokenException", "Query"))
     monkeypatch.setattr(dropping.records, "table_of", lambda *_: table)
-    account: Any = SimpleNamespace(client=lambda name: None)
+    account: Any = SimpleNamespace(embedded=None, client=lambda name: None)
     with pytest.raises(CommandError, match=r"The dataset is dropped.*Log in again"):
         dropping.run(account, {"BucketName": "b"}, tmp_path, None, follow=True)
 
@@ -141,7 +141,9 @@ def test_whose_credentials_end_while_a_run_is_stopped_reads_that_it_is(
 
     monkeypatch.setattr(records, "find", find)
     monkeypatch.setattr(records, "table_of", lambda *_: None)
-    account: Any = SimpleNamespace(client=lambda name: SimpleNamespace(stop_execution=lambda **_: None))
+    account: Any = SimpleNamespace(
+        embedded=None, client=lambda name: SimpleNamespace(stop_execution=lambda **_: None)
+    )
     with pytest.raises(CommandError, match=r"Its flow is stopped.*Log in again"):
         stopping.run(account, {}, "cats-1")
 
@@ -151,7 +153,7 @@ def test_whose_credentials_end_while_a_build_is_followed_reads_that_the_push_sta
 ) -> None:
     monkeypatch.setattr(image_source, "branch_tip", lambda *_: None)
     monkeypatch.setattr(image_source, "push", lambda *_: "a" * 40)
-    account: Any = SimpleNamespace(client=lambda name: Refusing(UnauthorizedSSOTokenError()))
+    account: Any = SimpleNamespace(embedded=None, client=lambda name: Refusing(UnauthorizedSSOTokenError()))
     outputs = {"ImageSourceRepositoryName": "source", "ImageBuildProjectName": "build"}
     with pytest.raises(CommandError, match=r"What is pushed stays pushed.*Log in again"):
         image_source.run(account, outputs)

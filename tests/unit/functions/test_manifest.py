@@ -67,6 +67,12 @@ BAD = [
     (b'{"version": 1, "spot": "yes"}', "manifest-invalid", "/spot"),
     (b'{"version": 1, "trigger_word": "a/b"}', "manifest-invalid", "/trigger_word"),
     (b'{"version": 1, "base_model": "../model.ckpt"}', "manifest-invalid", "/base_model"),
+    (
+        b'{"version": 1, "base_model": "s3://bucket/models//x.safetensors"}',
+        "manifest-invalid",
+        "At /base_model: there is '//' in the key of s3://bucket/models//x.safetensors",
+    ),
+    (b'{"version": 1, "base_model": "s3://bucket//x.safetensors"}', "manifest-invalid", "/base_model"),
     (b'{"version": 1, "config": {"a": {"b": 1}}}', "manifest-invalid", "/config/a"),
 ]
 

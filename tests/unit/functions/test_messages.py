@@ -373,6 +373,11 @@ def test_any_name_makes_a_subject_and_lines(name: str) -> None:
         ),
         ("CapacityError: Unable to provision requested ML compute capacity.", {}, "another instance type"),
         ("InsufficientCapacity: there is insufficient capacity", {"spot": True}, '"spot": false'),
+        (
+            "ClientError: Data download failed:Failed to download data. S3 key: s3://b/c//d.jpg has an illegal char",
+            {},
+            "rename it where its key has '//'",
+        ),
         ("", {"secondary_status": "MaxRuntimeExceeded"}, "MaxTrainingRuntimeInSeconds"),
         ("", {"secondary_status": "MaxWaitTimeExceeded", "spot": True}, '"spot": false'),
     ],
