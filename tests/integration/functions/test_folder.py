@@ -12,8 +12,8 @@ import jsonschema_rs
 import pytest
 
 from fine_tuning.limits import Limits
-from local.preflight import __main__ as command
-from local.preflight import folder, limits
+from local.preflight import __main__ as program
+from local.preflight import command, folder, limits
 from tests.functions_data import EVENTS, REPOSITORY, image_bytes
 from tests.integration.functions.conftest import Stack
 from tests.integration.functions.test_dataset_to_decision import GOOD, decide
@@ -92,7 +92,22 @@ def test_who_interrupts_it_gets_no_traceback(tmp_path: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "of_template", interrupt)
-    assert command.main(["plan", str(lay(tmp_path, b'{"version": 1}', GOOD))]) == 130
+    assert program.main(["plan", str(lay(tmp_path, b'{"version": 1}', GOOD))]) == 130
+
+
+def test_it_may_be_interrupted_while_the_rules_are_imported() -> None:
+    program = (
+        "import builtins, sys\nfrom local.preflight.__main__ import main\nreal = builtins.__import__\n"
+        "def interrupted(name, *more):\n"
+        "    if name == 'rich.console':\n        raise KeyboardInterrupt\n"
+        "    return real(name, *more)\n"
+        "builtins.__import__ = interrupted\nsys.exit(main(['plan', 'examples/photographs']))"
+    )
+    environment = {"PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'functions'}", "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_a_name_is_shown_with_what_nobody_would_see(
