@@ -3,8 +3,9 @@
     python tests/gpu/varieties.py --sd-scripts DIR --vocabulary FILE [--work DIR] [--out DIR] [--within SECONDS]
 
 As verify.py. Each variety is trained without an interruption, and once more with a kill after a state, from which a
-restart goes on: losses, learning rates and the model must be those of the first. Exits with 0 only if every check
-holds.
+restart goes on: losses, learning rates and the model must be those of the first. Where they are further apart than
+stated, it is trained once more without an interruption, to see how far apart the GPU itself puts two equal runs. Some
+are gone on with an optimizer that forgot, which has to be seen. Exits with 0 only if every check holds.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -24,32 +25,61 @@ from report import Report, Result
 from roots import Bench, Root, Run, kill_all, preset, sends
 from verify import WITHIN, Group, machine, prepared_bench, run_groups
 
+from kohya_trainer.checkpoints import MARKER
+from kohya_trainer.staging import sha256_of
+
 STEPS = 12
 SIDE = 512
 # In the middle of the first epoch of six batches, so that the restart goes on within it and into the next.
 STATE = 4
 # A LoRA of ten times the presets' rate, so that a state that was lost would be seen in these few steps.
 RATE = 1e-3
-# Of one run of the same numbers to the next: a GPU sums in another order each time. The model's distance is that of
-# verify.py; a loss hangs less on the weights than on the noise that is drawn, and which an order of data that was lost
-# would change by a tenth. An optimizer that begins anew moves the model several times as far.
-LOSSES_APART = 2e-3
-MODELS_APART = 0.05
-RATES_APART = 0.01
+# How many times as far apart as two whole runs a restart may be.
+MARGIN = 1.25
 SMALLER = {**CHECKED, "max_train_steps": STEPS, "train_batch_size": 2, "learning_rate": RATE}
 # As the preset, but for what a cached text forbids.
 BOTH_ENCODERS = {"network_train_unet_only": False, "cache_text_encoder_outputs": False}
 
 
 @dataclass(frozen=True)
+class Apart:
+    """Two runs: the largest difference of a step's loss and of its learning rate, as shares of the largest number of
+    all, and that of the up-weights as a share of their norm. Infinite where one has what the other has not.
+    """
+
+    losses: float
+    rates: float
+    models: float
+
+    def within(self, limits: "Apart") -> bool:
+        return all(mine <= limit for mine, limit in zip(astuple(self), astuple(limits), strict=True))
+
+    def widened(self, noise: "Apart") -> "Apart":
+        """Limits, where two equal runs lie `noise` apart."""
+        pairs = zip(astuple(self), astuple(noise), strict=True)
+        return Apart(*(max(limit, MARGIN * other) for limit, other in pairs))
+
+    def __str__(self) -> str:
+        return f"losses {self.losses:.2g}, rates {self.rates:.2g}, up-weights {self.models:.2g}"
+
+
+# Of one run of the same numbers to the next: a GPU sums in another order each time. The model's distance is that of
+# verify.py; a loss hangs less on the weights than on the noise that is drawn, and which an order of data that was lost
+# would change by a tenth.
+ALLOWED = Apart(losses=2e-3, rates=0.01, models=0.05)
+
+
+@dataclass(frozen=True)
 class Variety:
-    """`rate`: what is to be told after a step as a share of learning_rate; None where the optimizer finds it."""
+    """`rate`: what is to be told after a step as a share of learning_rate; None where the optimizer finds it.
+    `forgets`: is gone on with an emptied optimizer too.
+    """
 
     name: str
     options: dict[str, Any]
     rate: Callable[[int], float] | None = None
     state: int = STATE
-    variables: dict[str, str] = field(default_factory=dict)
+    forgets: bool = False
 
     @property
     def all_options(self) -> dict[str, Any]:
@@ -90,7 +120,12 @@ VARIETIES = (
         cosine,
         state=6,
     ),
-    Variety("paged_adamw8bit_bf16", {"optimizer_type": "PagedAdamW8bit", "full_bf16": True}, cosine),
+    Variety(
+        "paged_adamw8bit_bf16",
+        {"optimizer_type": "PagedAdamW8bit", "full_bf16": True},
+        cosine,
+        forgets=True,
+    ),
     Variety(
         "locon_lion",
         {
@@ -101,7 +136,7 @@ VARIETIES = (
         },
         restarted,
     ),
-    Variety("lion8bit", {"optimizer_type": "Lion8bit", "learning_rate": 1e-4}, cosine),
+    Variety("lion8bit", {"optimizer_type": "Lion8bit", "learning_rate": 1e-4}, cosine, forgets=True),
     Variety(
         "prodigy",
         {
@@ -156,23 +191,28 @@ def group_of(variety: Variety) -> Group:
 
 
 def trained(bench: Bench, variety: Variety) -> Iterator[Result]:
-    """Uninterrupted; then killed and gone on with."""
-    whole, killed = (root_of(bench, variety, kind) for kind in ("whole", "killed"))
+    """Uninterrupted; then killed and gone on with, and so with an optimizer that forgot."""
+    whole = root_of(bench, variety, "whole")
     run = whole.run()
     title = f"{variety.name} ends with a proved model"
     yield Result(title, run.code == 0, told_by(run), run.seconds)
     if run.code != 0:
         return
     yield rate_told(variety, history(whole))
-    first = killed.run(rf"^checkpoint step={variety.state} ", sends(signal.SIGKILL))
-    again = killed.run()
-    yield gone_on(variety, whole, killed, first, again)
+    killed = root_of(bench, variety, "killed")
+    first, again = killed_after_its_state(variety, killed), killed.run()
+    limits = ALLOWED
+    if variety.forgets or not apart(whole, killed).within(ALLOWED):
+        twin = root_of(bench, variety, "twin")
+        limits = ALLOWED.widened(apart(whole, twin)) if twin.run().code == 0 else ALLOWED
+    yield gone_on(variety, whole, killed, first, again, limits)
+    if variety.forgets:
+        yield forgetful(bench, variety, whole, limits)
 
 
 def root_of(bench: Bench, variety: Variety, kind: str) -> Root:
     """Six batches an epoch."""
-    variables = {"CHECKPOINT_EVERY_N_STEPS": str(variety.state), **variety.variables}
-    root = Root(bench, f"{variety.name}-{kind}", variables)
+    root = Root(bench, f"{variety.name}-{kind}", {"CHECKPOINT_EVERY_N_STEPS": str(variety.state)})
     root.add_images(6, SIDE, folder="2_sks cat")
     root.write_plan(variety.all_options)
     return root
@@ -198,26 +238,61 @@ def rate_told(variety: Variety, entries: list[dict[str, Any]]) -> Result:
     return Result(f"{variety.name} tells its learning rate", right, detail)
 
 
-def gone_on(variety: Variety, whole: Root, killed: Root, first: Run, again: Run) -> Result:
+def gone_on(variety: Variety, whole: Root, killed: Root, first: Run, again: Run, limits: Apart) -> Result:
     """The restart makes the missing steps alone, and ends as if there had been none."""
     title = f"{variety.name} goes on after a kill as if there had been none"
     if first.code != -signal.SIGKILL or again.code != 0:
         return Result(title, False, told_by(again if first.code == -signal.SIGKILL else first), again.seconds)
     steps = [int(entry["step"]) for entry in again.progress()]
-    one, two = history(whole), history(killed)
-    counted = [entry["step"] for entry in two] == list(range(1, STEPS + 1))
-    losses = apart(one, two, "batch_loss")
-    rates = apart(one, two, "learning_rate")
-    models = distance(whole.model, killed.model)
-    passed = steps == list(range(variety.state + 1, STEPS + 1)) and counted
-    passed = passed and losses < LOSSES_APART and rates < RATES_APART and models < MODELS_APART
-    ends = f"the last loss {two[-1]['batch_loss']:.6g} and {one[-1]['batch_loss']:.6g}"
-    detail = f"steps {steps[:1]} to {steps[-1:]}; {ends}; apart: losses {losses:.2g}, rates {rates:.2g}, up-weights "
-    return Result(title, passed, f"{detail}{models:.2g}", again.seconds)
+    told = history(killed)
+    counted = [entry["step"] for entry in told] == list(range(1, STEPS + 1))
+    seen = apart(whole, killed)
+    passed = counted and steps == list(range(variety.state + 1, STEPS + 1)) and seen.within(limits)
+    detail = f"steps {steps[:1]} to {steps[-1:]}; the last loss {told[-1]['batch_loss']:.6g}; apart: {seen}"
+    return Result(title, passed, f"{detail}; allowed: {limits}", again.seconds)
 
 
-def apart(one: list[dict[str, Any]], two: list[dict[str, Any]], name: str) -> float:
-    """The largest difference of a step, as a share of the largest number of all; infinite where one is missing."""
+def forgetful(bench: Bench, variety: Variety, whole: Root, limits: Apart) -> Result:
+    """What the check before this one can see."""
+    root = root_of(bench, variety, "forgetful")
+    killed_after_its_state(variety, root)
+    empty_the_optimizer(root)
+    again = root.run()
+    title = f"{variety.name}: an optimizer that begins anew would be seen"
+    seen = apart(whole, root)
+    passed = again.code == 0 and not seen.within(limits)
+    return Result(title, passed, f"apart: {seen}" if again.code == 0 else told_by(again), again.seconds)
+
+
+def killed_after_its_state(variety: Variety, root: Root) -> Run:
+    return root.run(rf"^checkpoint step={variety.state} ", sends(signal.SIGKILL))
+
+
+def empty_the_optimizer(root: Root) -> None:
+    """In each kept state, whose marker then tells of the changed file."""
+    import torch
+
+    for marker in (root.path / "checkpoints").glob(f"*/{MARKER}"):
+        state = marker.parent / "state" / "optimizer.bin"
+        content = torch.load(state, map_location="cpu", weights_only=False)
+        torch.save({**content, "state": {}}, state)
+        told = json.loads(marker.read_text(encoding="utf-8"))
+        told["files"][state.relative_to(marker.parent / "state").as_posix()] = sha256_of(state)
+        marker.write_text(json.dumps(told), encoding="utf-8")
+
+
+def apart(one: Root, two: Root) -> Apart:
+    if not two.model.exists():
+        return Apart(math.inf, math.inf, math.inf)
+    entries, others = history(one), history(two)
+    return Apart(
+        difference(entries, others, "batch_loss"),
+        difference(entries, others, "learning_rate"),
+        distance(one.model, two.model),
+    )
+
+
+def difference(one: list[dict[str, Any]], two: list[dict[str, Any]], name: str) -> float:
     pairs = [(entry.get(name), other.get(name)) for entry, other in zip(one, two, strict=False)]
     if len(one) != len(two) or not pairs or any(number is None for pair in pairs for number in pair):
         return math.inf
