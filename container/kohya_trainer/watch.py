@@ -181,6 +181,11 @@ class TrainingWatch:
                 self._saved = True
             case "validation":
                 self._validated(event)
+            case "no-picture":
+                # Counted as in the manifest's list.
+                self._say(
+                    f"sample prompt {event['index'] + 1} is not drawn: the GPU has no room for its picture"
+                )
 
     def _stepped(self, event: Mapping[str, Any]) -> None:
         step, loss, seconds = event["step"], event["loss"], event["seconds"]

@@ -176,6 +176,19 @@ def test_a_training_of_the_real_loop_that_ends_early_draws_its_prompts(images: P
     assert {name: made[0] for name, made in launch.results().items()} == {"small_000004_00": 4}
 
 
+def test_a_picture_without_room_on_the_gpu_is_left_out_of_the_real_loop(images: Path, tmp_path: Path) -> None:
+    launch = Launch(tmp_path / "pictures", images, {"sample_every_n_steps": 2}, 4)
+    prompts = "cat --w 64 --h 64 --d 7\ncat --w 4096 --h 4096 --d 7\ncat --w 64 --h 64 --d 7\n"
+    (launch.folder / "prompts.txt").write_text(prompts)
+
+    events = launch.run(4)
+
+    assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4]
+    assert [event["index"] for event in events if event["event"] == "no-picture"] == [1, 1]
+    drawn = {name for name in launch.results() if name.count("_") == 2}
+    assert drawn == {f"small_{step:06}_{index:02}" for step in (2, 4) for index in (0, 2)}
+
+
 def test_no_state_is_saved_of_weights_that_a_gradient_broke_in_the_real_loop(
     images: Path, tmp_path: Path
 ) -> None:

@@ -129,6 +129,16 @@ def test_a_broken_loss_leaves_the_last_finite_state_and_says_which(tmp_path: Pat
     assert (kept.step, (kept.state / "optimizer.bin").read_text()) == (10, "finite")
 
 
+def test_a_picture_without_room_is_said_and_ends_nothing(tmp_path: Path) -> None:
+    said: list[str] = []
+    watched = watch(tmp_path, said)
+
+    watched.output(step(1, 0.5) + f"{encode('no-picture', index=1)}\n".encode())
+
+    assert said[-1] == "sample prompt 2 is not drawn: the GPU has no room for its picture"
+    assert not watched.must_stop()
+
+
 def _state(tmp_path: Path, number: int, asked: bool) -> bytes:
     folder = tmp_path / "states" / f"step-{number:08d}"
     folder.mkdir(parents=True)

@@ -14,6 +14,7 @@ from typing import Any
 from kohya_trainer.hooks.data_order import keep_order
 from kohya_trainer.hooks.image_sizes import measure_as_decoded
 from kohya_trainer.hooks.loop_follower import LoopFollower, before_each_batch
+from kohya_trainer.hooks.pictures import leave_out_what_does_not_fit
 from kohya_trainer.hooks.processes import loaded_torch
 from kohya_trainer.hooks.random_states import count_batches_anew, log_without_drawing
 from kohya_trainer.kept_latents import draw_latents_apart, keep_latents
@@ -35,6 +36,7 @@ def install_hooks(orders: Orders) -> None:
     if torch:
         keep_order(train_util, torch)
         measure_as_decoded(train_util)
+        leave_out_what_does_not_fit(train_util, torch)
         count_batches_anew(importlib.import_module("accelerate.accelerator"))
         log_without_drawing(importlib.import_module("rich.style"))
         _warm_captions_up_by_the_run(train_util, follower)
