@@ -9,6 +9,7 @@ from typing import Any
 
 from fine_tuning import buckets, instances, interruptions, larger_batch, learning_rates, memory_fit, quote
 from fine_tuning.configuration import Configuration
+from fine_tuning.drawing import drawing
 from fine_tuning.findings import Finding, error, note, sentence, warning
 from fine_tuning.ladder import Offer
 from fine_tuning.limits import Limits, budget
@@ -16,7 +17,7 @@ from fine_tuning.manifest import Manifest
 from fine_tuning.quote import Quote
 from fine_tuning.run import MANIFEST_NAME
 from fine_tuning.schedule import Schedule, schedule
-from fine_tuning.speed import step_time
+from fine_tuning.speed import gpu_of, step_time
 
 
 def offers(
@@ -44,10 +45,11 @@ def offers(
         values = configuration.values
         by_user = configuration.by_user
 
-        def quoted_for(instance_type: str, steps: int) -> Quote:
+        def quoted_for(instance_type: str, length: Schedule) -> Quote:
+            gpu = gpu_of(instances.find(instance_type))
             return quote.quote(
                 instance_type=instance_type,
-                steps=steps,
+                steps=length.total_steps,
                 images=images,
                 resolution=resolution,
                 config=values,
@@ -55,6 +57,7 @@ def offers(
                 corrections=limits.corrections,
                 by_user=by_user,
                 kohya_version=limits.kohya_version,
+                drawn=drawing(manifest.sample_prompts, values, length, resolution, gpu, gpus),
             )
 
         length, notes = schedule(
@@ -64,9 +67,9 @@ def offers(
             gpus,
             configuration.epochs,
         )
-        quoted = quoted_for(name, length.total_steps)
+        quoted = quoted_for(name, length)
         runtime = quote.max_runtime_seconds(quoted, limits.max_runtime_seconds, budget(manifest, limits))
-        others = [quoted_for(other, length.total_steps) for other in _alternatives(values, pixels, name)]
+        others = [quoted_for(other, length) for other in _alternatives(values, pixels, name)]
         about = (
             *notes,
             *larger_batch.multiplied(before, values, configuration.chosen, gpus, length.total_steps),

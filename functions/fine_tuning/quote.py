@@ -13,6 +13,7 @@ from typing import Any
 
 from fine_tuning import instances, recipe
 from fine_tuning.buckets import Size
+from fine_tuning.drawing import NOTHING, Drawing
 from fine_tuning.instances import Prices
 from fine_tuning.own_runs import Correction
 from fine_tuning.speed import MEASURED_GPU, StepTime, gpu_of, step_time
@@ -27,6 +28,7 @@ class _Timed:
 
     steps: int
     fixed: float
+    drawing: float
     per_step: float
     low: float
     high: float
@@ -34,7 +36,7 @@ class _Timed:
 
     @property
     def seconds(self) -> float:
-        return self.fixed + self.steps * self.per_step
+        return self.fixed + self.drawing + self.steps * self.per_step
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Quote:
         execution: the U-Net that is expected, "plain" or "fast".
         table_seconds: before this account's own runs corrected it.
         own_seconds, own_seconds_per_step: with the trainer's own U-Net, and no less than what is expected.
-        fixed_seconds: those of `own_seconds` that do not depend on the number of steps.
+        fixed_seconds: those of `own_seconds` before the first step.
+        drawing_seconds: those of `own_seconds` for sample pictures.
         cost_usd: at the on-demand price; None where no price is known.
         spot_cost_usd: the same time on spot capacity, without interruptions.
         assumed: what the figures rest on, a sentence each.
@@ -59,6 +62,7 @@ class Quote:
     most_seconds: int
     table_seconds: int
     fixed_seconds: int
+    drawing_seconds: int
     own_seconds: int
     seconds_per_step: float
     own_seconds_per_step: float
@@ -82,11 +86,9 @@ class Quote:
         """The steps that a budget pays for, whichever U-Net trains."""
         if not self.usd_per_hour:
             return 0
+        beside = self.fixed_seconds + self.drawing_seconds
         return max(
-            0,
-            math.floor(
-                (budget_usd / self.usd_per_hour * 3600 - self.fixed_seconds) / self.own_seconds_per_step
-            ),
+            0, math.floor((budget_usd / self.usd_per_hour * 3600 - beside) / self.own_seconds_per_step)
         )
 
 
@@ -100,6 +102,7 @@ def quote(
     corrections: Mapping[tuple[str, str], Correction] | None = None,
     by_user: frozenset[str] = frozenset(),
     kohya_version: str | None = None,
+    drawn: Drawing = NOTHING,
 ) -> Quote:
     """The quote of a training job.
 
@@ -110,6 +113,7 @@ def quote(
         config: resolved options; batch size, what is trained and checkpointing decide about the speed.
         by_user: those that the user set.
         kohya_version: the image's; None quotes the trainer's own U-Net.
+        drawn: pictures of sample prompts.
     """
     prices = prices or Prices()
     figures = instances.figures()
@@ -125,7 +129,7 @@ def quote(
         ratio = found.ratio if found else 1.0
         basis = "scaled" if step.scaled_by or execution == "fast" else "measured"
         low, high = (found.low, found.high) if found else figures["uncertainty"][basis]
-        return _Timed(steps, fixed * ratio, per_step * ratio, low, high, found)
+        return _Timed(steps, fixed * ratio, drawn.seconds * ratio, per_step * ratio, low, high, found)
 
     expected, plain = timed(step.expected, step.execution), timed(step.own, "plain")
     own = max(expected, plain, key=lambda one: one.seconds)
@@ -137,8 +141,9 @@ def quote(
         seconds=round(seconds),
         least_seconds=round(seconds * expected.low),
         most_seconds=round(max(one.seconds * one.high for one in (expected, own))),
-        table_seconds=round(fixed + steps * step.expected),
+        table_seconds=round(fixed + drawn.seconds + steps * step.expected),
         fixed_seconds=round(own.fixed),
+        drawing_seconds=round(own.drawing),
         own_seconds=round(own.seconds),
         seconds_per_step=round(expected.per_step, 3),
         own_seconds_per_step=round(own.per_step, 3),
@@ -148,6 +153,7 @@ def quote(
         assumed=(
             _about_speed(instance is not None, gpu, expected.correction, step),
             *_about_fast(step.execution, plain.seconds),
+            *_about_drawing(drawn, expected.drawing),
             *_about_prices(instance_type, prices),
         ),
     )
@@ -173,6 +179,13 @@ def _about_fast(execution: str, own_seconds: float) -> tuple[str, ...]:
         return ()
     bound = f"{round(own_seconds)} s, for which budget and time limit leave room"
     return (f"Speed: should the fast U-Net's check refuse it, the trainer's own takes {bound}.",)
+
+
+def _about_drawing(drawn: Drawing, seconds: float) -> tuple[str, ...]:
+    if not drawn.pictures:
+        return ()
+    pictures = "1 sample picture" if drawn.pictures == 1 else f"{drawn.pictures} sample pictures"
+    return (f"Of the time {max(1, round(seconds))} s are estimated for {pictures}.",)
 
 
 def _about_prices(name: str, prices: Prices) -> tuple[str, ...]:

@@ -403,7 +403,7 @@ def test_the_longest_runtime_is_twice_the_quote_and_half_an_hour() -> None:
 
 
 def of_seconds(seconds: int, usd_per_hour: float | None = 3.06) -> Quote:
-    return Quote("ml.g5.8xlarge", "plain", 1, 0, 0, 0, 0, seconds, 1.0, 1.0, None, None, usd_per_hour, ())
+    return Quote("ml.g5.8xlarge", "plain", 1, 0, 0, 0, 0, 0, seconds, 1.0, 1.0, None, None, usd_per_hour, ())
 
 
 @pytest.mark.parametrize("budget", [0.5, 1.0, 2.99])
