@@ -152,31 +152,34 @@ _REPLACES = {
     "learning_rate": ("unet_lr", "text_encoder_lr"),
     "network_module": ("network_args",),
     "mixed_precision": ("full_fp16", "full_bf16"),
-    # Both encoders learn where nobody says otherwise, so a rate for them is all that a configuration says of it.
-    "text_encoder_lr": ("network_train_unet_only",),
     "network_train_text_encoder_only": ("network_train_unet_only",),
     "network_train_unet_only": ("network_train_text_encoder_only",),
     # The trainer weights the loss by both; and its graphical interface offers one kind of noise or the other.
     "debiased_estimation_loss": ("min_snr_gamma",),
     "multires_noise_iterations": ("noise_offset",),
 }
-_OFF_AT_0 = ("text_encoder_lr", "multires_noise_iterations")
 
 
 def _merged(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for layer in reversed(layers):
-        for name in layer:
-            # An option that is switched off, or that says what was said before, replaces nothing.
-            if not _is_off(name, layer[name]) and layer[name] != values.get(name):
+    # Of each option the weight of the weightiest source that names it.
+    weights: dict[str, int] = {}
+    for weight, layer in enumerate(reversed(layers)):
+        for name, value in layer.items():
+            weights[name] = weight
+            if value == values.get(name):
+                continue  # what says what was said before replaces nothing
+            # Nor does what is switched off.
+            if value is not False and not (name == "multires_noise_iterations" and value == 0):
                 for replaced in _REPLACES.get(name, ()):
                     values.pop(replaced, None)
         values |= {name: value for name, value in layer.items() if name not in _LENGTHS}
+    # Both encoders learn where nobody says otherwise, so a rate for them is all that a configuration says of it. Only
+    # what is left of all sources tells: a weightier one may have replaced the rate, or set it to 0.
+    rate, alone = "text_encoder_lr", "network_train_unet_only"
+    if rate in values and trainer_rules.first(values[rate]) != 0 and weights[rate] > weights.get(alone, 0):
+        values.pop(alone, None)
     return values
-
-
-def _is_off(name: str, value: Any) -> bool:
-    return value is False or (name in _OFF_AT_0 and trainer_rules.first(value) == 0)
 
 
 # Values that the trainer's own graphical interface writes for "the default", and its parser would refuse.

@@ -70,7 +70,7 @@ def drop(
 ) -> Dropped:
     """Upload the folder, the manifest last, so that a run begins when all of it is there.
 
-    Whatever interrupts it leaves no manifest behind.
+    What interrupts it before leaves no new manifest behind.
 
     Args:
         order: shuffles all of it instead, the manifest among the rest, as any upload may arrive; one after the other.

@@ -16,8 +16,8 @@ from local.cli.run_view import RunView
 SECONDS_TO_FOLLOW = 30 * 24 * 3600.0  # the state machine ends a run that takes longer
 NAMED = 20
 UPLOADED_IN_PART = (
-    "What was uploaded stays in the bucket, and nothing starts before the manifest, which goes last; "
-    "./dev drop once more uploads all of it."
+    "What was uploaded stays in the bucket, and nothing starts before the manifest, which goes last (./dev runs shows "
+    "whether it arrived); ./dev drop once more uploads all of it."
 )
 
 

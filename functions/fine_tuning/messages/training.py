@@ -232,8 +232,8 @@ def unseen(run: Run, facts: Mapping[str, Any]) -> Message:
         [
             (
                 "CloudWatch has no new metric of the job, not even SageMaker's own. The training itself may be well: "
-                "it goes on, the watchdog in its container still ends it when it stands still, and its time limit "
-                "holds."
+                "it goes on, and the watchdog in its container still ends it when it stands still, unless the machine "
+                "itself hangs; then its time limit does."
             ),
         ],
         [
@@ -256,6 +256,7 @@ def unseen(run: Run, facts: Mapping[str, Any]) -> Message:
         f"Progress of {run.dataset} cannot be seen",
         paragraphs,
         occasion="unseen",
+        needs_action=True,
         instance_type=observation.get("instance_type"),
         cost_usd=observation.get("cost_usd"),
     )

@@ -255,6 +255,14 @@ def test_what_the_graphical_interface_trains_is_trained() -> None:
     assert "network_train_unet_only" not in resolved.values
 
 
+@pytest.mark.parametrize("config", [{"learning_rate": 2e-4}, {"text_encoder_lr": 0}])
+def test_a_manifest_that_replaces_the_tomls_rate_leaves_the_text_encoders_as_the_preset_does(
+    config: dict[str, Any],
+) -> None:
+    values = resolve(config, "unet_lr = 1e-4\ntext_encoder_lr = 1e-5").values
+    assert (values["network_train_unet_only"], values["cache_text_encoder_outputs"]) == (True, True)
+
+
 @pytest.mark.parametrize("option", ["text_encoder_lr = 5e-5", "network_train_text_encoder_only = true"])
 @pytest.mark.parametrize("preset", ["sdxl-character", "sdxl-object", "sdxl-style"])
 def test_the_presets_u_net_alone_gives_way_to_a_user_who_trains_the_text_encoders(
