@@ -10,7 +10,7 @@ from record import dataset_group, stub_what_is_missing
 
 stub_what_is_missing()
 import library.config_util  # noqa: F401  imports are not counted
-import train_network  # noqa: F401  as above
+import train_network  # noqa: F401  imports are not counted
 
 began = time.perf_counter()
 dataset_group(Path(sys.argv[2]), {"resolution": "1024,1024", "enable_bucket": True})

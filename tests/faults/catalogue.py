@@ -113,9 +113,10 @@ def _let_time_pass(scene: Scene) -> None:
         # Not yet, or a look that was going on has written what it had read before.
         if progress.get("phase") == "Training" and progress.get("step") is None:
             changed_at = datetime.now(UTC).isoformat(timespec="seconds")
+            times = [name for name in ("since", "unseen_since") if name in progress]
             scene.stack.table.update_item(
                 Key={"run_id": record["run_id"]},
-                UpdateExpression="SET progress.since = :since",
+                UpdateExpression=f"SET {', '.join(f'progress.{name} = :since' for name in times)}",
                 ExpressionAttributeValues={":since": since},
             )
         return False
@@ -123,6 +124,16 @@ def _let_time_pass(scene: Scene) -> None:
     eventually(
         is_seen, "a look at a training that has long stood still", SECONDS_TO_ACT, lambda: scene.record
     )
+
+
+def _see_nothing_for_long(scene: Scene) -> None:
+    _let_time_pass(scene)
+    run_id = scene.record["run_id"]
+
+    def is_told() -> bool:
+        return any(mail["X-Attribute-kind"] == "progress" for mail in scene.stack.mails(run_id))
+
+    eventually(is_told, "the mail that nobody sees its progress", SECONDS_TO_ACT, lambda: scene.record)
 
 
 def _stop_the_job(scene: Scene) -> None:
@@ -499,7 +510,7 @@ SCENARIOS: tuple[Scenario, ...] = (
             Fault("container", (), {"seconds": SECONDS_TO_ACT}),
             call("monitoring:PutMetricData", times=FOR_GOOD, code="InternalServiceFault", status=500),
         ),
-        act=_while_held(_let_time_pass),
+        act=_while_held(_see_nothing_for_long),
     ),
     Scenario(
         "empty-handed", "the job succeeds without a model", (Fault("job", (), {"complete": True}),), FAILED

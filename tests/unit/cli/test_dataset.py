@@ -29,7 +29,7 @@ class Bucket:
         self.keys.append(Key)
         return {"VersionId": f"version-of-{Key}"}
 
-    def delete_object(self, Bucket: str, Key: str) -> None:  # noqa: N803
+    def delete_object(self, Bucket: str, Key: str) -> None:  # noqa: N803 - boto3's names
         self.keys.remove(Key)
 
     def upload_file(self, filename: str, bucket: str, key: str, **_: Any) -> None:
