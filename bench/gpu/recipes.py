@@ -9,7 +9,6 @@ diffusers' train_text_to_image_lora_sdxl.py, which is not part of this repositor
 (`git show v0.32.1:examples/text_to_image/train_text_to_image_lora_sdxl.py`). States are not saved meanwhile.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -26,8 +25,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "gpu"))
 
 from other_tools import packages
+from preparation import bench_of, machine, parser
 from roots import REPOSITORY, Bench, Root, Run, followed, preset
-from verify import machine, prepared_bench
 
 SIDE = 1024
 # As many as the aim for the start-up names; caching fewer spares a minute where only the steps are of interest.
@@ -248,24 +247,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     """The exit code: 0 when every recipe ended with a proved model."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sd-scripts", type=Path, required=True)
-    parser.add_argument("--vocabulary", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-bench"))
-    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
-    parser.add_argument("--fabricated", type=Path, help="a base model that verify.py left in its --work")
-    parser.add_argument("--peer-script", type=Path, help="diffusers' train_text_to_image_lora_sdxl.py")
-    parser.add_argument(
-        "--only",
-        default="",
-        help="numbers of RECIPES, then of PEERS, from 0, separated by commas: in this order",
-    )
-    given = parser.parse_args()
-    work = given.work.absolute()
-    shutil.rmtree(work, ignore_errors=True)
-    bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
+    numbers = "numbers of RECIPES, then of PEERS, from 0, separated by commas: in this order"
+    arguments = parser(__doc__, "/tmp/kohya-bench", numbers)
+    arguments.add_argument("--peer-script", type=Path, help="diffusers' train_text_to_image_lora_sdxl.py")
+    given = arguments.parse_args()
+    bench = bench_of(given)
     given.out.mkdir(parents=True, exist_ok=True)
     measured = [partial(measure, recipe, bench, number) for number, recipe in enumerate(RECIPES)]
     if given.peer_script:

@@ -6,20 +6,18 @@ and goes on.
 As verify.py, on a machine with two NVIDIA GPUs. Exits with 0 only if every check holds.
 """
 
-import argparse
 import re
-import shutil
 import signal
 import statistics
 import time
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 from checks import SIGNAL, STEPS, resumed, told_by
+from preparation import bench_of, machine, parser
 from report import Report, Result
 from roots import Bench, Root, Run, preset, sends
-from verify import machine, prepared_bench, run_group
+from verify import run_group
 
 LEAST_RATIO = 1.8
 BATCH = 4
@@ -80,23 +78,10 @@ def interrupted(bench: Bench) -> Iterator[Result]:
 
 def main() -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sd-scripts", type=Path, required=True)
-    parser.add_argument("--vocabulary", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-two-gpus"))
-    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
-    parser.add_argument(
-        "--fabricated", type=Path, help="a base model that an earlier call left in its --work"
-    )
-    parser.add_argument("--only", default="", help="throughput or interrupted")
-    given = parser.parse_args()
+    given = parser(__doc__, "/tmp/kohya-two-gpus", "throughput or interrupted").parse_args()
     began = time.monotonic()
     report = Report(given.out, "two-gpus.json")
-    work = given.work.absolute()
-    shutil.rmtree(work, ignore_errors=True)
-    bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
+    bench = bench_of(given)
     for group in (throughput, interrupted):
         if given.only in ("", group.__name__):
             run_group(group, bench, report)

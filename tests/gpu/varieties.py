@@ -8,22 +8,19 @@ stated, it is trained once more without an interruption, to see how far apart th
 are gone on with an optimizer that forgot, which has to be seen. Exits with 0 only if every check holds.
 """
 
-import argparse
 import json
 import math
-import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from checks import CHECKED, distance, told_by
+from preparation import bench_of, parser
 from report import Report, Result
-from roots import Bench, Root, Run, kill_all, preset, sends
-from verify import WITHIN, Group, machine, prepared_bench, run_groups
+from roots import Bench, Root, Run, preset, sends
+from verify import WITHIN, Group, exit_code, run_groups
 
 from kohya_trainer.checkpoints import MARKER
 from kohya_trainer.staging import sha256_of
@@ -302,33 +299,17 @@ def difference(one: list[dict[str, Any]], two: list[dict[str, Any]], name: str) 
 
 def main() -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sd-scripts", type=Path, required=True)
-    parser.add_argument("--vocabulary", type=Path, required=True)
-    parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-varieties"))
-    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
-    parser.add_argument(
-        "--fabricated", type=Path, help="a base model that an earlier call left in its --work"
-    )
-    parser.add_argument("--only", default="", help="names of varieties, separated by commas")
-    parser.add_argument("--within", type=float, default=WITHIN, help="seconds (%(default)s)")
-    given = parser.parse_args()
+    arguments = parser(__doc__, "/tmp/kohya-varieties", "names of varieties, separated by commas")
+    arguments.add_argument("--within", type=float, default=WITHIN, help="seconds (%(default)s)")
+    given = arguments.parse_args()
     began = monotonic()
     report = Report(given.out, "varieties.json")
-    work = given.work.absolute()
-    shutil.rmtree(work, ignore_errors=True)
-    bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
+    bench = bench_of(given)
     print(f"fabricated after {monotonic() - began:.0f} s", flush=True)
     names = given.only.split(",") if given.only else [variety.name for variety in VARIETIES]
     wanted = [group_of(variety) for variety in VARIETIES if variety.name in names]
     ended = run_groups(wanted, bench, report, began + given.within)
-    held = report.close(machine(), monotonic() - began)
-    if len(ended) < len(wanted):
-        kill_all()
-        os._exit(1)
-    return 0 if held else 1
+    return exit_code(report, began, all_ended=len(ended) == len(wanted))
 
 
 if __name__ == "__main__":

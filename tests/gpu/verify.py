@@ -6,17 +6,14 @@ Needs torch with CUDA and the packages that docs/gpu-verification.md names. Prin
 logs into --out, and exits with 0 only if every check holds. What is not over after --within seconds does not.
 """
 
-import argparse
 import os
 import shutil
-import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import checks
@@ -24,6 +21,7 @@ import exhaustion
 import failures
 import older
 import validation
+from preparation import bench_of, machine, parser
 from report import Report, Result
 from roots import Bench, kill_all
 
@@ -53,35 +51,6 @@ GPU_MEMORY_GIB = 21
 CORES = 3
 # Of ten minutes, what the unpacking before and the end leave.
 WITHIN = 560.0
-PACKAGES = ("torch", "transformers", "diffusers", "accelerate", "safetensors", "numpy")
-OPTIMIZERS = ("bitsandbytes", "dadaptation", "lion-pytorch", "prodigyopt", "schedulefree")
-
-
-def prepared_bench(work: Path, sd_scripts: Path, vocabulary: Path, fabricated: Path | None = None) -> Bench:
-    """Fabricates the base model in a process of its own, which gives the GPU's memory back; or takes the one
-    that an earlier call left.
-    """
-    home = work / "kohya"
-    home.mkdir(parents=True)
-    (home / "sd-scripts").symlink_to(sd_scripts)
-    script = Path(__file__).parent / "fabricated.py"
-    with compile_as_the_image(work / "bytecode", sd_scripts):
-        if fabricated is None:
-            fabricated = work / "fabricated"
-            subprocess.run([sys.executable, script, fabricated, sd_scripts, vocabulary], check=True)
-    return Bench(work, home, fabricated / "sdxl.safetensors", fabricated / "tokenizers")
-
-
-def compile_as_the_image(folder: Path, sd_scripts: Path) -> "subprocess.Popen[bytes]":
-    """Start-up is timed: the image holds the bytecode of everything, and some installers leave none. The process ends
-    when all is compiled.
-    """
-    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
-    packages = [path for path in sys.path if path.endswith("-packages")]
-    given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    command = [sys.executable, "-W", "ignore", "-m", "compileall", "-q", "-j", "0"]
-    # Packages hold templates that are no Python.
-    return subprocess.Popen([*command, *packages, *given, sd_scripts], stdout=subprocess.DEVNULL)
 
 
 def run_group(group: Group, bench: Bench, report: Report) -> None:
@@ -132,41 +101,25 @@ def run_groups(groups: list[Group], bench: Bench, report: Report, until: float) 
     return {running[future] for future in ended}
 
 
-def machine() -> dict[str, str]:
-    """GPU, driver and the versions of what was used."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    found = {"gpu": "none", "python": sys.version.split()[0], "cpus": str(os.cpu_count())}
-    if shutil.which(query[0]):
-        found["gpu"] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-    for name in (*PACKAGES, *OPTIMIZERS):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "missing"
-    return found
+def exit_code(report: Report, began: float, all_ended: bool) -> int:
+    """Closes the report of a program that `began` then, by time.monotonic()."""
+    held = report.close(machine(), time.monotonic() - began)
+    if not all_ended:
+        # What was not over would go on with its next runs.
+        kill_all()
+        os._exit(1)
+    return 0 if held else 1
 
 
 def main() -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sd-scripts", type=Path, required=True)
-    parser.add_argument("--vocabulary", type=Path, required=True)
-    parser.add_argument("--older", type=Path, help="kohya_ss v22.6.2; without it that version is left out")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/kohya-gpu"))
-    parser.add_argument("--out", type=Path, default=Path("gpu-results"))
-    parser.add_argument(
-        "--fabricated", type=Path, help="a base model that an earlier call left in its --work"
-    )
-    parser.add_argument("--only", default="", help="names of groups, separated by commas")
-    parser.add_argument("--within", type=float, default=WITHIN, help="seconds (%(default)s)")
-    given = parser.parse_args()
+    arguments = parser(__doc__, "/tmp/kohya-gpu", "names of groups, separated by commas")
+    arguments.add_argument("--older", type=Path, help="kohya_ss v22.6.2; without it that version is left out")
+    arguments.add_argument("--within", type=float, default=WITHIN, help="seconds (%(default)s)")
+    given = arguments.parse_args()
     began = time.monotonic()
     report = Report(given.out)
-    work = given.work.absolute()
-    shutil.rmtree(work, ignore_errors=True)
-    bench = prepared_bench(work, given.sd_scripts.absolute(), given.vocabulary.absolute(), given.fabricated)
+    bench = bench_of(given)
     print(f"fabricated after {time.monotonic() - began:.0f} s", flush=True)
     if given.older:
         bench = replace(bench, older_home=given.older.absolute())
@@ -175,12 +128,7 @@ def main() -> int:
     if set(checks.COMPARED) <= ended:
         for result in checks.alike(bench):
             report.add(result)
-    held = report.close(machine(), time.monotonic() - began)
-    if len(ended) < len(wanted):
-        # What was not over would go on with its next runs.
-        kill_all()
-        os._exit(1)
-    return 0 if held else 1
+    return exit_code(report, began, all_ended=len(ended) == len(wanted))
 
 
 if __name__ == "__main__":
