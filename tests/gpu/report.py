@@ -65,7 +65,8 @@ class Report:
             print("\n".join([HEAD, *(result.row() for result in self.results)]))
             held = sum(result.passed for result in self.results)
             print(f"{held} of {len(self.results)} hold; {seconds:.0f} s in all", flush=True)
-            return held == len(self.results)
+            # Of no check, such as of a misspelt --only, nothing is shown.
+            return 0 < held == len(self.results)
 
     def _append(self, file: str, text: str) -> None:
         with (self._folder / file).open("a", encoding="utf-8") as opened:
